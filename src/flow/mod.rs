@@ -1,0 +1,166 @@
+//! The words everybody uses: what a flow is, where it came from, what it asked for and how it ended. No I/O here.
+
+pub mod limits;
+pub mod outcome;
+pub mod target;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use limits::Limits;
+pub use outcome::{DialTrace, ErrorType, Outcome, Side};
+pub use target::{Host, Name, Target, TargetError};
+
+/// One client request as policy sees it, borrowed from the bytes it came in.
+///
+/// Built by `accept::classify` for the proxy and by `cli::explain` for a question; [`crate::route::Snapshot::route`] reads nothing else.
+#[derive(Clone, Debug)]
+pub struct Flow<'a> {
+    /// Who asks, and through which listener.
+    pub source: &'a Source,
+    /// How the client asked.
+    pub ask: Ask<'a>,
+    /// What the client asked for.
+    pub target: Target,
+}
+
+/// How a client asked for its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask<'a> {
+    /// `CONNECT host:port`.
+    Connect,
+    /// A plain HTTP request (absolute-form, or inside a terminated tunnel).
+    Http(Request<'a>),
+    /// A ClientHello on an `sni` listener; the target is the SNI and the listener's upstream port.
+    Sni,
+}
+
+/// The parts of an HTTP request that rules may look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The method as sent (methods are case-sensitive, RFC 9110 §9.1).
+    pub method: &'a str,
+    /// What the client asked us to speak to the origin.
+    pub scheme: Scheme,
+    /// Path and query as sent, beginning with `/` (or `*` for `OPTIONS *`).
+    pub path: &'a str,
+    /// The request came inside a CONNECT tunnel that we terminate.
+    pub inside_tunnel: bool,
+}
+
+/// The scheme of an absolute-form request; `ws` and `wss` are read as these with an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plaintext to the origin, unless a rule originates TLS.
+    Http,
+    /// TLS is originated by us.
+    Https,
+}
+
+impl Scheme {
+    /// The port meant when none is written.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// `http` or `https`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Where a flow came from: one per downstream connection.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The address of ours that the client reached.
+    pub local: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: Arc<ListenerName>,
+    /// Who we act for.
+    pub workload: Arc<Workload>,
+    /// Who the client proved to be; `None` where nobody asked.
+    pub identity: Option<Identity>,
+}
+
+/// Name and kind of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerName {
+    /// `listeners[].name`.
+    pub name: String,
+    /// Which answers it gives.
+    pub kind: ListenerKind,
+}
+
+/// The kinds of listener, as far as they answer differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Explicit proxy: CONNECT and absolute-form HTTP.
+    Forward,
+    /// TLS forwarded by SNI; there is nobody to send an HTTP status to.
+    Sni,
+}
+
+/// Who a client proved to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A user of Basic authentication.
+    User(Arc<str>),
+}
+
+impl Identity {
+    /// The name as it stands in logs.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::User(name) => name,
+        }
+    }
+}
+
+/// The workload that a listener acts for: it decides which resources apply (Istio: the proxy's node metadata).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Kubernetes namespace.
+    pub namespace: Arc<str>,
+    /// Kubernetes service account.
+    pub service_account: Arc<str>,
+    /// Labels of the workload.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self { namespace: "default".into(), service_account: "default".into(), labels: BTreeMap::new() }
+    }
+}
+
+/// Where in the configuration something was written; shown by `explain` and the log, never to a client.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// The file as named on the command line, or what stands for it (`built-in`, `egret.yaml allow[2]`).
+    pub file: Arc<str>,
+    /// 1-based; 0 when there is no file.
+    pub line: u32,
+    /// 1-based, in characters; 0 when there is no file.
+    pub column: u32,
+    /// `Kind namespace/name`.
+    pub resource: Arc<str>,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.line, self.file.is_empty()) {
+            (0, true) => f.write_str(&self.resource),
+            (0, false) => f.write_str(&self.file),
+            (line, _) => write!(f, "{}:{line}:{}", self.file, self.column),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The named thing we connect to: where its addresses come from, which way leads there, and what is wrapped around the stream.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::flow::{Host, Name, Origin, Target};
+use crate::route::addresses::AddressRules;
+use crate::tls::ClientTls;
+
+/// Compiled from a service port, an optional subset and the DestinationRule that covers it. Live state (connections, counters,
+/// ejections) is not here but in `dial`, keyed by [`Cluster::name`], so that it survives a reload.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Istio's name: `outbound|443||api.example.com`, `PassthroughCluster`.
+    pub name: Arc<str>,
+    /// Where it was declared.
+    pub origin: Origin,
+    /// Where addresses come from.
+    pub discovery: Discovery,
+    /// The way there.
+    pub via: Via,
+    /// TLS that we originate around whatever stream came out of `via`.
+    pub tls: Option<Origination>,
+    /// Bounds TCP and TLS of one attempt (`connectionPool.tcp.connectTimeout`, else the mesh's `connectTimeout`).
+    pub connect_timeout: Duration,
+    /// Which of the addresses found may be dialled.
+    pub addresses: AddressRules,
+    /// Our own addresses to dial from, first of the right family; empty: the kernel chooses (`dial.source`, `egret.dev/source`).
+    pub source: Vec<IpAddr>,
+    /// How an endpoint is picked among several.
+    pub balancing: Balancing,
+    /// `connectionPool.tcp.idleTimeout` where set: replaces `limits.tunnelIdle`.
+    pub idle_timeout: Option<Duration>,
+    /// `connectionPool.http.maxRequestsPerConnection`; 0: no limit, 1: no keep-alive.
+    pub requests_per_connection_max: u32,
+}
+
+/// Where the addresses of a cluster come from (ServiceEntry `resolution`; CONTRACT "resolution on explicit listeners").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// What the client asked for: its name resolved by us, or its literal (NONE, DYNAMIC_DNS, pass-through).
+    Asked {
+        /// `targetPort`: dialled in place of the asked-for port.
+        port: Option<u16>,
+    },
+    /// Fixed names or addresses, each resolved when dialled (DNS, DNS_ROUND_ROBIN).
+    Dns {
+        /// At least one.
+        endpoints: Vec<Endpoint>,
+        /// Only the first address of the answer is used, taken anew for each connection (DNS_ROUND_ROBIN).
+        first_address_only: bool,
+    },
+    /// Fixed addresses (STATIC); none: 503 UH.
+    Static(Vec<Endpoint>),
+    /// A rule refers to something that does not exist: 503 NC, with the sentence for the operator.
+    Missing(Arc<str>),
+}
+
+/// One endpoint as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub at: EndpointAddress,
+    /// Load balancing weight, at least 1.
+    pub weight: u32,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// Name or literal, and port.
+    Host(Host, u16),
+    /// A Unix socket, already checked against `files.sockets`.
+    Unix(PathBuf),
+}
+
+/// How an endpoint is picked (`loadBalancer.simple`); LEAST_REQUEST is the default as in Istio since 1.14.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Balancing {
+    /// Of two random endpoints the one with fewer open flows.
+    #[default]
+    LeastRequest,
+    /// In turn.
+    RoundRobin,
+    /// By weight only.
+    Random,
+}
+
+/// The way to a cluster.
+#[derive(Clone, Debug)]
+pub enum Via {
+    /// TCP straight to an endpoint.
+    Direct,
+    /// CONNECT through a parent proxy.
+    Connect(Arc<Hop>),
+}
+
+/// A parent proxy on the way. The cluster that goes `via` it is not resolved by us: the parent is told the name.
+#[derive(Debug)]
+pub struct Hop {
+    /// The parent itself: its addresses, its TLS, its connect timeout. Its own `via` is [`Via::Direct`].
+    pub cluster: Arc<Cluster>,
+    /// `tunnel.targetHost` and `targetPort`: asked for in place of the flow's own target.
+    pub target: Option<Target>,
+    /// Credentials, read anew for each CONNECT so that a rotated file counts at once.
+    pub authorization: Option<Authorization>,
+    /// Plain HTTP goes to the parent in absolute-form instead of through a tunnel (`egret.dev/proxy-http: absolute-form`).
+    pub absolute_form: bool,
+    /// The rule that chose this parent.
+    pub origin: Origin,
+}
+
+/// `Proxy-Authorization` for a parent, already encoded; never printed.
+#[derive(Clone)]
+pub struct Authorization {
+    /// The whole field value, such as `Basic dXNlcjpwYXNz`; or what is wrong with the credential it comes from.
+    pub value: Result<Arc<str>, Arc<str>>,
+}
+
+impl std::fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.value.is_ok() { "Authorization(redacted)" } else { "Authorization(missing)" })
+    }
+}
+
+/// TLS that we originate.
+#[derive(Clone, Debug)]
+pub struct Origination {
+    /// Istio's mode, for `explain`: `SIMPLE`, `MUTUAL`.
+    pub mode: &'static str,
+    /// Which name goes out as SNI.
+    pub sni: Sni,
+    /// The compiled client; or why the flow has to fail (missing file, secret …): never plaintext instead.
+    pub client: Result<ClientTls, Arc<str>>,
+    /// The rule that asked for it.
+    pub origin: Origin,
+}
+
+/// Which name goes out as SNI, and is verified where no `subjectAltNames` are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sni {
+    /// `tls.sni`.
+    Fixed(Name),
+    /// The host asked for (Istio's auto-SNI); a literal sends none and is verified as an IP address.
+    Asked,
+}
+
+impl Cluster {
+    /// True where the service says `HTTPS` on its own account: the stream that comes out is TLS of ours.
+    pub fn originates_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}

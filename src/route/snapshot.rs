@@ -1,0 +1,5 @@
+//! All rules compiled, one immutable generation.
+
+/// One generation of rules.
+#[derive(Debug)]
+pub struct Snapshot {}

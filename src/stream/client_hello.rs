@@ -1,0 +1,1 @@
+//! Reads a TLS ClientHello as it comes, without consuming it.

@@ -1,0 +1,176 @@
+//! A stream of bytes: plain TCP, Unix or TLS, with a replay prefix for bytes that were read too early.
+//!
+//! The plain TCP socket stays visible ([`Stream::tcp`]), because the relay splices it and the tests look at it.
+
+pub mod client_hello;
+pub mod sniff;
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// One side of a flow.
+///
+/// A TLS stream that ends without `close_notify` reads as `UnexpectedEof`: only the reader knows whether its message was complete
+/// (RFC 8446 §6.1); an HTTP body with a length is, one delimited by the end of the connection is not.
+#[derive(Debug)]
+pub struct Stream {
+    prefix: Bytes,
+    io: Io,
+}
+
+/// What carries the bytes. Boxed TLS state, so that an idle plain tunnel does not pay for it.
+#[derive(Debug)]
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    TlsClient(Box<tokio_rustls::client::TlsStream<Stream>>),
+    TlsServer(Box<tokio_rustls::server::TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// Gives back bytes that were read already: they are read again before anything else.
+    ///
+    /// # Panics
+    /// If an earlier prefix has not been read: only a bug of ours could put two layers of lookahead on one stream.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: Bytes) -> Self {
+        assert!(self.prefix.is_empty(), "two prefixes on one stream");
+        self.prefix = prefix;
+        self
+    }
+
+    /// Takes the replay prefix out; what the stream reads next comes from the wire.
+    pub fn take_prefix(&mut self) -> Bytes {
+        std::mem::take(&mut self.prefix)
+    }
+
+    /// Bytes waiting to be replayed.
+    pub fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// The socket, where the stream is plain TCP. Bytes of the prefix are not in it.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Tcp(tcp) => Some(tcp),
+            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) => None,
+        }
+    }
+
+    /// The TCP socket at the bottom, under any layers of TLS; `None` on a Unix socket.
+    pub fn transport(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Tcp(tcp) => Some(tcp),
+            Io::Unix(_) => None,
+            Io::TlsClient(tls) => tls.get_ref().0.transport(),
+            Io::TlsServer(tls) => tls.get_ref().0.transport(),
+        }
+    }
+
+    /// The address at the other end of the transport.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.transport().and_then(|tcp| tcp.peer_addr().ok())
+    }
+
+    /// Our end of the transport.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.transport().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// True where bytes pass through a TLS session of ours.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.io, Io::TlsClient(_) | Io::TlsServer(_))
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Self {
+        Self { prefix: Bytes::new(), io: Io::Tcp(tcp) }
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(unix: UnixStream) -> Self {
+        Self { prefix: Bytes::new(), io: Io::Unix(unix) }
+    }
+}
+
+impl From<tokio_rustls::client::TlsStream<Stream>> for Stream {
+    fn from(tls: tokio_rustls::client::TlsStream<Stream>) -> Self {
+        Self { prefix: Bytes::new(), io: Io::TlsClient(Box::new(tls)) }
+    }
+}
+
+impl From<tokio_rustls::server::TlsStream<Stream>> for Stream {
+    fn from(tls: tokio_rustls::server::TlsStream<Stream>) -> Self {
+        Self { prefix: Bytes::new(), io: Io::TlsServer(Box::new(tls)) }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let n = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix[..n]);
+            self.prefix.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Unix(io) => Pin::new(io).poll_read(cx, buf),
+            Io::TlsClient(io) => Pin::new(io).poll_read(cx, buf),
+            Io::TlsServer(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Unix(io) => Pin::new(io).poll_write(cx, buf),
+            Io::TlsClient(io) => Pin::new(io).poll_write(cx, buf),
+            Io::TlsServer(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::TlsClient(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::TlsServer(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())), // nothing of ours is between us and the kernel
+            Io::TlsClient(io) => Pin::new(io).poll_flush(cx),
+            Io::TlsServer(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
+            Io::TlsClient(io) => Pin::new(io).poll_shutdown(cx),
+            Io::TlsServer(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tells from the first bytes what a client speaks.

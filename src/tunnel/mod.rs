@@ -1,0 +1,1 @@
+//! One flow from start to end.
