@@ -1,1 +1,5 @@
 //! The inbound half.
+
+pub mod answer;
+pub mod basic;
+pub mod socket;

@@ -1,1 +1,3 @@
-//! Commands.
+//! Commands; the only reader of arguments and environment.
+
+pub mod args;

@@ -1,0 +1,144 @@
+//! Our own answers: a refusal says why in its reason phrase, in `Proxy-Status` (RFC 9209) and in its body.
+
+use std::fmt::Write;
+
+use crate::flow::ErrorType;
+use crate::tunnel::Failure;
+
+/// What shapes a refusal beside the failure itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Answering<'a> {
+    /// Our name, as in `Via`.
+    pub proxy: &'a str,
+    /// The id under which the flow stands in the log.
+    pub request_id: &'a str,
+    /// The client accepts `application/problem+json` (RFC 9457).
+    pub problem_json: bool,
+    /// The connection stays open after the answer.
+    pub keep_alive: bool,
+    /// The request was HEAD: fields as for GET, no body.
+    pub head_only: bool,
+    /// `Proxy-Authenticate`, with a 407.
+    pub challenge: Option<&'a str>,
+}
+
+/// The bytes of the whole answer to a request that failed with `failure`.
+pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
+    let row = failure.error.row();
+    let (body, media_type) = if answering.problem_json {
+        (problem_json(failure, answering), "application/problem+json")
+    } else {
+        (format!("egret: {} ({})\n", printable(&failure.detail), row.reason), "text/plain; charset=utf-8")
+    };
+    let mut head = String::with_capacity(512);
+    let phrase = match failure.hop_status {
+        Some(status) => format!("{} ({status})", row.phrase),
+        None => row.phrase.to_owned(),
+    };
+    write!(head, "HTTP/1.1 {} {phrase}\r\n", row.status).expect("a String takes everything");
+    write!(head, "Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len())
+        .expect("a String takes everything");
+    write!(head, "Proxy-Status: {}\r\n", proxy_status(failure, answering)).expect("a String takes everything");
+    if let Some(challenge) = answering.challenge {
+        write!(head, "Proxy-Authenticate: {challenge}\r\n").expect("a String takes everything");
+    }
+    if matches!(failure.error, ErrorType::Overloaded | ErrorType::Draining) {
+        head.push_str("Retry-After: 1\r\n");
+    }
+    head.push_str(if answering.keep_alive {
+        "Cache-Control: no-store\r\n\r\n"
+    } else {
+        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    });
+    let mut bytes = head.into_bytes();
+    if !answering.head_only {
+        bytes.extend_from_slice(body.as_bytes());
+    }
+    bytes
+}
+
+/// One member of `Proxy-Status`: our name, the error type, its parameters (RFC 9209 §2.1).
+fn proxy_status(failure: &Failure, answering: &Answering<'_>) -> String {
+    let mut status = format!("{}; error={}", answering.proxy, failure.error.row().rfc9209);
+    if let Some(received) = failure.hop_status {
+        write!(status, "; received-status={received}").expect("a String takes everything");
+    }
+    write!(status, "; details={}; request-id={}", sf_string(&failure.detail), sf_string(answering.request_id))
+        .expect("a String takes everything");
+    status
+}
+
+fn problem_json(failure: &Failure, answering: &Answering<'_>) -> String {
+    let row = failure.error.row();
+    let mut body = serde_json::json!({
+        "title": row.phrase,
+        "status": row.status,
+        "detail": printable(&failure.detail),
+        "reason": row.reason,
+        "error": row.rfc9209,
+        "request_id": answering.request_id,
+    })
+    .to_string();
+    body.push('\n');
+    body
+}
+
+/// A structured-field string: visible ASCII in quotes (RFC 8941 §3.3.3); everything else becomes `?`.
+fn sf_string(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Control characters could drive the terminal that shows the answer.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(failure: &Failure, problem_json: bool) -> String {
+        let answering = Answering {
+            proxy: "egret-1",
+            request_id: "7f",
+            problem_json,
+            keep_alive: false,
+            head_only: false,
+            challenge: None,
+        };
+        String::from_utf8(refusal(failure, &answering)).expect("ASCII")
+    }
+
+    #[test]
+    fn a_refusal_names_its_cause_in_phrase_field_and_body() {
+        let text = answer(&Failure::new(ErrorType::NotFound, "no rule allows api.example.com:8443"), false);
+        assert!(text.starts_with("HTTP/1.1 403 Destination Not Allowed\r\n"), "{text}");
+        assert!(text.contains(
+            "\r\nProxy-Status: egret-1; error=destination_not_found; details=\"no rule allows api.example.com:8443\"; request-id=\"7f\"\r\n"
+        ));
+        assert!(text.contains("\r\nConnection: close\r\n"));
+        assert!(text.ends_with("\r\n\r\negret: no rule allows api.example.com:8443 (not_found)\n"));
+    }
+
+    #[test]
+    fn nothing_from_a_peer_leaves_its_quotes() {
+        let failure = Failure::new(ErrorType::HopRefused, "parent said \"no\\\r\n\x1b[2Jé\"");
+        let text = answer(&failure, false);
+        assert!(text.contains("details=\"parent said \\\"no\\\\???[2J?\\\"\""), "{text}");
+        assert!(!text.contains('\x1b'));
+        let body: serde_json::Value =
+            serde_json::from_str(answer(&failure, true).split_once("\r\n\r\n").map_or("", |(_, body)| body))
+                .expect("problem+json");
+        assert_eq!(body["status"], 502);
+    }
+}

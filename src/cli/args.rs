@@ -1,0 +1,151 @@
+//! The command line as typed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// An egress proxy and egress gateway driven by Istio's own resources.
+#[derive(Debug, Parser)]
+#[command(name = "egret", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do; `run` when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `run`, when no command is named.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy
+    Run(RunArgs),
+    /// Report every error and warning of the whole configuration
+    Check(CheckArgs),
+    /// Say how a flow would be handled, stage by stage, and which rule decides
+    Explain(ExplainArgs),
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// Settings file
+    #[arg(short, long, value_name = "EGRET.YAML", env = "EGRET_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Resources: a file or folder, for a namespace other than `default` written NAMESPACE=PATH; may be repeated
+    #[arg(short = 'f', long = "file", value_name = "[NAMESPACE=]PATH")]
+    pub files: Vec<String>,
+}
+
+/// Options of `egret run`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Address of the first forward listener, in place of the one in the settings
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Address of the admin port, or `off`
+    #[arg(long, value_name = "ADDR|off", env = "EGRET_ADMIN")]
+    pub admin: Option<String>,
+    /// Let flows reach these addresses although they are special (loopback, private …); may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = parse_net)]
+    pub allow_address: Vec<IpNet>,
+    /// Application log on stderr: error, warn, info, debug or trace; RUST_LOG wins
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "EGRET_LOG_LEVEL")]
+    pub log_level: String,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Options of `egret check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Exit with 1 if there are warnings
+    #[arg(long)]
+    pub strict: bool,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Print what a diagnostic code means, and nothing else
+    #[arg(long, value_name = "CODE")]
+    pub explain_code: Option<String>,
+}
+
+/// Options of `egret explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// host:port (a CONNECT), or a URL
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// The client's address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub client: IpAddr,
+    /// The user the client authenticated as
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The SNI of the client's first bytes
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
+    /// The listener that the flow comes through, by name; default: the first one
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// The method of an HTTP request
+    #[arg(short = 'X', long = "method", value_name = "METHOD")]
+    pub method: Option<String>,
+    /// Let flows reach these addresses although they are special, as with `run`
+    #[arg(long, value_name = "CIDR", value_parser = parse_net)]
+    pub allow_address: Vec<IpNet>,
+    /// Ask DNS for the addresses and judge them too
+    #[arg(long)]
+    pub resolve: bool,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// A network, or a single address.
+fn parse_net(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_at_all_means_run() {
+        let cli = Cli::try_parse_from(["egret", "--listen", "127.0.0.1:0", "--allow-address", "10.0.0.1"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.listen, Some("127.0.0.1:0".parse().unwrap()));
+        assert_eq!(cli.run.allow_address, ["10.0.0.1/32".parse().unwrap()]);
+    }
+}
