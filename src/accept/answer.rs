@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::flow::ErrorType;
-use crate::tunnel::Failure;
+use crate::flow::{ErrorType, Failure};
 
 /// What shapes a refusal beside the failure itself.
 #[derive(Clone, Copy, Debug)]

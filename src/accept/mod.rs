@@ -1,5 +1,147 @@
-//! The inbound half.
+//! The inbound half: listeners, who may use them, and what their clients speak.
 
+pub mod admission;
 pub mod answer;
 pub mod basic;
+pub mod forward;
+pub mod sni;
 pub mod socket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::account::metrics;
+use crate::flow::{ListenerKind, ListenerName, Source, Workload};
+use crate::route::IpSet;
+use crate::stream::Stream;
+use crate::tunnel::Proxy;
+
+use admission::{Admitted, Connections};
+use basic::Basic;
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    local: SocketAddr,
+    settings: ArcSwap<ListenerSettings>,
+}
+
+/// What the settings say of a listener; may change under a listener that stays bound.
+#[derive(Debug)]
+pub struct ListenerSettings {
+    /// `name` and `protocol`.
+    pub name: Arc<ListenerName>,
+    /// Who it acts for.
+    pub workload: Arc<Workload>,
+    /// `clients.from`; `None`: from everywhere.
+    pub clients: Option<IpSet>,
+    /// `clients.basic`.
+    pub basic: Option<Arc<Basic>>,
+    /// `sni` listeners: the port dialled, 443 unless the settings say otherwise.
+    pub sni_port: u16,
+}
+
+/// One accepted connection and what it needs to know of where it came in.
+pub struct Accepted {
+    /// The client's stream.
+    pub stream: Stream,
+    /// Where it comes from; identity not known yet.
+    pub source: Source,
+    /// The listener's settings of this moment.
+    pub settings: Arc<ListenerSettings>,
+    _admitted: Admitted,
+}
+
+const BACKOFF: Duration = Duration::from_millis(50); // EMFILE lasts until somebody closes; spinning on it would keep them from it
+
+impl Listener {
+    /// Takes a bound socket (see [`socket::bind`]).
+    ///
+    /// # Errors
+    /// If the kernel does not know the address that the socket is bound to.
+    pub fn new(socket: TcpListener, settings: ListenerSettings) -> std::io::Result<Self> {
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local, settings: ArcSwap::from_pointee(settings) })
+    }
+
+    /// The address it is bound to, with the port that port 0 became.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Name and kind.
+    pub fn name(&self) -> Arc<ListenerName> {
+        self.settings.load().name.clone()
+    }
+
+    /// Replaces the settings for connections accepted from now on.
+    pub fn set_settings(&self, settings: ListenerSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Accepts until `stop`; each connection is a task of its own, tracked by the proxy's drain.
+    pub async fn serve(self: Arc<Self>, proxy: Arc<Proxy>, connections: Arc<Connections>, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, peer)) => self.admit(tcp, peer, &proxy, &connections),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(listener = self.name().name, %error, "cannot accept; trying again");
+                    tokio::time::sleep(BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, tcp: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, connections: &Arc<Connections>) {
+        let limits = proxy.limits.load();
+        let admitted = connections.admit(peer.ip().to_canonical(), limits.connections, limits.connections_per_client);
+        let Ok(admitted) = admitted else {
+            metrics::connection_refused();
+            return; // closed: a client over its bound gets no thread, no buffer and no answer
+        };
+        let settings = self.settings.load_full();
+        // One system call less for listeners that are bound to one address.
+        let local = if self.local.ip().is_unspecified() { tcp.local_addr().unwrap_or(self.local) } else { self.local };
+        let source = Source {
+            peer,
+            local,
+            listener: settings.name.clone(),
+            workload: settings.workload.clone(),
+            identity: None,
+        };
+        let kind = settings.name.kind;
+        let accepted = Accepted { stream: tcp.into(), source, settings, _admitted: admitted };
+        let task_proxy = proxy.clone();
+        match kind {
+            ListenerKind::Forward => proxy.drain.spawn(forward::serve(task_proxy, accepted)),
+            ListenerKind::Sni => proxy.drain.spawn(sni::serve(task_proxy, accepted)),
+        };
+    }
+}
+
+/// Errors of accept(2) that say something about the one connection only.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::TimedOut
+    )
+}

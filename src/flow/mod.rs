@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use limits::Limits;
-pub use outcome::{DialTrace, ErrorType, Outcome, Side};
+pub use outcome::{DialTrace, Ending, ErrorType, Failure, Outcome, Side};
 pub use target::{Host, Name, Target, TargetError};
 
 /// One client request as policy sees it, borrowed from the bytes it came in.

@@ -245,6 +245,34 @@ impl Outcome {
     }
 }
 
+/// Why a flow could not be opened: what the client is told, and what only the operator is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Row of the outcome table.
+    pub error: ErrorType,
+    /// One sentence about the client's request; nothing about our inside.
+    pub detail: Box<str>,
+    /// The same for the operator, with addresses, files and causes.
+    pub log: Box<str>,
+    /// The status a parent proxy answered.
+    pub hop_status: Option<u16>,
+}
+
+impl Failure {
+    /// A failure whose sentence is fit for both.
+    pub fn new(error: ErrorType, detail: impl Into<Box<str>>) -> Self {
+        let detail = detail.into();
+        Self { error, log: detail.clone(), detail, hop_status: None }
+    }
+
+    /// The same with a sentence of its own for the operator.
+    #[must_use]
+    pub fn logged(mut self, log: impl Into<Box<str>>) -> Self {
+        self.log = log.into();
+        self
+    }
+}
+
 /// What was tried on the way out, step by step: filled by `dial`, read by the access log and `Proxy-Status`.
 #[derive(Clone, Debug, Default)]
 pub struct DialTrace {

@@ -1,24 +1,188 @@
-//! One flow from start to end.
+//! One flow from start to end: [`Proxy::route`] decides, [`Proxy::open`] dials, [`Tunnel::relay`] copies; HTTP is exchanged instead.
 
-use crate::flow::ErrorType;
+pub mod body;
+pub mod exchange;
+pub mod headers;
+pub mod http;
+pub mod patience;
 
-/// Why a flow could not be opened: what the client is told, and what only the operator is.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Row of the outcome table.
-    pub error: ErrorType,
-    /// One sentence about the client's request; nothing about our inside.
-    pub detail: Box<str>,
-    /// The same for the operator, with addresses, files and causes.
-    pub log: Box<str>,
-    /// The status a parent proxy answered.
-    pub hop_status: Option<u16>,
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::account::live::{Exceeded, LiveGuard};
+use crate::account::{AccessRecord, Account, Tunnels};
+use crate::dial::{Dialed, Dialer, Lease};
+use crate::drain::Drain;
+use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
+use crate::relay::{Relay, RelayLimits};
+use crate::route::{Cluster, Refusal, Route, Snapshot};
+use crate::stream::Stream;
+
+/// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The rules in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// The bounds in force.
+    pub limits: ArcSwap<Limits>,
+    /// Our name towards other proxies.
+    pub via: ArcSwap<ViaName>,
+    /// Where access records go.
+    pub account: Arc<Account>,
+    /// Open tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// The way out.
+    pub dialer: Dialer,
+    /// Running tasks, and the orderly end.
+    pub drain: Drain,
 }
 
-impl Failure {
-    /// A failure whose sentence is fit for both.
-    pub fn new(error: ErrorType, detail: impl Into<Box<str>>) -> Self {
-        let detail = detail.into();
-        Self { error, log: detail.clone(), detail, hop_status: None }
+/// What we call ourselves in `Via` and `Proxy-Status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViaName {
+    /// `via.name`, or drawn per process (two Egrets in a chain are no loop).
+    pub name: String,
+    /// `via.send`.
+    pub send: bool,
+}
+
+impl ViaName {
+    /// The name, where `Via` is sent at all.
+    pub fn sent(&self) -> Option<&str> {
+        self.send.then_some(self.name.as_str())
     }
+}
+
+/// A flow whose upstream is ready for the client's first byte.
+#[derive(Debug)]
+pub struct Opened {
+    upstream: Stream,
+    lease: Lease,
+    live: LiveGuard,
+    idle: Option<Duration>,
+}
+
+const DNS_TIME: Duration = Duration::from_secs(10); // above the resolver's own limit (dns.timeout × dns.attempts, 4 s by default)
+
+impl Proxy {
+    /// Asks the rules; what they decide stands in the record.
+    ///
+    /// # Errors
+    /// The refusal, as the client is told.
+    pub fn route(&self, flow: &Flow<'_>, record: &mut AccessRecord) -> Result<Route, Failure> {
+        let choice = self.snapshot.load().route(flow);
+        match choice.verdict {
+            Ok(route) => {
+                let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
+                record.routed(&route.cluster.name, &route.name, would_deny);
+                Ok(route)
+            }
+            Err(refusal) => {
+                if let Some(origin) = &refusal.origin {
+                    record.refused_by(&origin.to_string());
+                }
+                Err(refused(refusal))
+            }
+        }
+    }
+
+    /// Opens the upstream of a tunnel.
+    ///
+    /// # Errors
+    /// [`ErrorType::Overloaded`] when a bound on tunnels is reached, else what dialling said.
+    pub async fn open(
+        &self,
+        route: &Route,
+        source: &Arc<Source>,
+        ask: &Ask<'_>,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Opened, Failure> {
+        let live = self.enter(route, source, matches!(ask, Ask::Sni), target)?;
+        let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, record).await?;
+        Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout })
+    }
+
+    /// Makes a tunnel of an upstream connection that switched protocols (101).
+    ///
+    /// # Errors
+    /// [`ErrorType::Overloaded`] when a bound on tunnels is reached.
+    pub fn switched(
+        &self,
+        route: &Route,
+        source: &Arc<Source>,
+        target: &Target,
+        dialed: Dialed,
+    ) -> Result<Opened, Failure> {
+        let live = self.enter(route, source, false, target)?;
+        Ok(Opened { upstream: dialed.stream, lease: dialed.lease, live, idle: route.cluster.idle_timeout })
+    }
+
+    /// Joins the client's stream to an opened upstream. `hold` is kept until the tunnel ends.
+    pub fn tunnel<H: Send + 'static>(
+        &self,
+        downstream: Stream,
+        opened: Opened,
+        record: Box<AccessRecord>,
+        hold: H,
+    ) -> Tunnel<H> {
+        let limits = self.limits.load();
+        let idle = opened.idle.unwrap_or(limits.tunnel_idle);
+        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime };
+        let relay = Relay::new(downstream, opened.upstream, opened.live, limits);
+        Tunnel { relay, record, _lease: opened.lease, _hold: hold }
+    }
+
+    pub(crate) async fn dial(
+        &self,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Dialed, Failure> {
+        let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
+        let dialed = self.dialer.dial(cluster, target, deadline, record.trace_mut()).await;
+        dialed.map_err(|error| error.failure(target))
+    }
+
+    fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
+        let limits = self.limits.load();
+        let cluster = route.cluster.name.clone();
+        let max = (limits.tunnels, limits.tunnels_per_client);
+        self.tunnels.open(source, target.clone(), by_sni, cluster, max.0, max.1).map_err(|exceeded| {
+            let (which, limit) = match exceeded {
+                Exceeded::All => ("tunnels", max.0),
+                Exceeded::Client => ("tunnels of this client", max.1),
+            };
+            Failure::new(ErrorType::Overloaded, format!("the limit of {limit} {which} is reached"))
+        })
+    }
+}
+
+/// An open tunnel.
+#[derive(Debug)]
+pub struct Tunnel<H> {
+    relay: Relay,
+    record: Box<AccessRecord>,
+    _lease: Lease,
+    _hold: H,
+}
+
+impl<H> Tunnel<H> {
+    /// Copies until both sides are done or a limit ends it, then writes the flow's line.
+    pub async fn relay(mut self) {
+        let end = (&mut self.relay).await;
+        let live = self.relay.live();
+        self.record.moved(live.received(), live.sent());
+        self.record.finish(end.map_or(Outcome::Complete, Outcome::Ended));
+    }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    let log = match &refusal.origin {
+        Some(origin) => format!("{} ({origin})", refusal.detail).into(),
+        None => refusal.detail.clone(),
+    };
+    Failure { error: refusal.error, detail: refusal.detail, log, hop_status: None }
 }

@@ -1,0 +1,323 @@
+//! The `forward` listener: an explicit proxy for HTTP/1. CONNECT becomes a tunnel, absolute-form requests are exchanged one by one,
+//! and a tunnel whose routes need HTTP is served by the same loop from the inside.
+
+mod connect;
+mod plain;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::answer::{self, Answering};
+use super::basic::Verdict;
+use super::{Accepted, ListenerSettings};
+use crate::account::AccessRecord;
+use crate::flow::{ErrorType, Failure, Identity, Outcome, Source, Target};
+use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, Version, parse_request};
+use crate::stream::Stream;
+use crate::tunnel::exchange::read_more;
+use crate::tunnel::http::Pinned;
+use crate::tunnel::patience::Patience;
+use crate::tunnel::{Opened, Proxy, headers};
+
+/// Serves one client connection to its end.
+pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
+    let Accepted { stream, source, settings, _admitted: admitted } = accepted;
+    let connection = Connection {
+        proxy,
+        settings,
+        source: Arc::new(source),
+        stream,
+        buf: BytesMut::new(),
+        patience: Patience::default(),
+        pinned: None,
+        inside: None,
+        requests: 0,
+        admitted: Box::new(admitted),
+    };
+    connection.serve().await;
+}
+
+/// A client's connection between requests.
+struct Connection {
+    proxy: Arc<Proxy>,
+    settings: Arc<ListenerSettings>,
+    source: Arc<Source>,
+    stream: Stream,
+    buf: BytesMut,
+    patience: Patience,
+    /// An upstream connection that authenticated this client (NTLM, Negotiate).
+    pinned: Option<Pinned>,
+    /// The CONNECT whose tunnel we are inside of.
+    inside: Option<Inside>,
+    requests: u64,
+    admitted: Box<super::admission::Admitted>,
+}
+
+/// A tunnel that we terminate.
+struct Inside {
+    target: Target,
+    record: Box<AccessRecord>,
+}
+
+/// What follows a request.
+enum After {
+    /// The next request.
+    Next,
+    /// The end of the connection, in order.
+    Close,
+    /// A reset: what was sent must not look complete.
+    Abort,
+    /// A relay: both sides speak another protocol from here.
+    Switch(Box<Switched>),
+}
+
+/// A connection that changed to another protocol (101).
+struct Switched {
+    opened: Opened,
+    record: Box<AccessRecord>,
+}
+
+impl Connection {
+    async fn serve(mut self) {
+        loop {
+            let head = match self.next_head().await {
+                Ok(Some(head)) => head,
+                Ok(None) => return self.ended(Outcome::Complete),
+                Err(failure) => {
+                    self.refuse_unread(failure).await;
+                    return self.ended(Outcome::Complete);
+                }
+            };
+            self.requests += 1;
+            let after = match (head.target(), self.inside.is_some()) {
+                (RequestTarget::Authority(target), false) => {
+                    let target = target.clone();
+                    match self.connect(head, target).await {
+                        Some(inside) => {
+                            self = inside;
+                            After::Next
+                        }
+                        None => return,
+                    }
+                }
+                _ => self.plain(&head).await,
+            };
+            match after {
+                After::Next => {}
+                After::Close => return self.ended(Outcome::Complete),
+                After::Abort => {
+                    self.abort();
+                    return self.ended(Outcome::Complete);
+                }
+                After::Switch(switched) => {
+                    let Switched { opened, record } = *switched;
+                    return self.tunnel(opened, record);
+                }
+            }
+        }
+    }
+
+    /// Writes the line of the tunnel that we were inside of, if any.
+    fn ended(self, outcome: Outcome) {
+        if let Some(inside) = self.inside {
+            inside.record.finish(outcome);
+        }
+    }
+
+    /// Reads the next head; `None` when the client is done or the drain begins between two requests.
+    async fn next_head(&mut self) -> Result<Option<RequestHead>, Failure> {
+        let limits = self.proxy.limits.load();
+        let head_limits = HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields };
+        if self.buf.is_empty() {
+            let idle = if self.requests == 0 { limits.head_time } else { limits.tunnel_idle };
+            if !self.wait_for_client(idle).await {
+                return Ok(None);
+            }
+        }
+        let deadline = Instant::now() + limits.head_time;
+        loop {
+            match parse_request(&mut self.buf, &head_limits) {
+                Ok(Some(head)) => return Ok(Some(head)),
+                Ok(None) => {}
+                Err(error) => return Err(Failure::new(error.error_type(), error.to_string())),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::new(ErrorType::RequestTimeout, "the request's head was not complete in time"));
+            }
+            match read_more(&mut self.stream, &mut self.buf, &mut self.patience, left).await {
+                Ok(0) | Err(_) if self.buf.is_empty() => return Ok(None),
+                Ok(0) => return Err(Failure::new(ErrorType::BadRequest, "the request ends inside its head")),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(Failure::new(ErrorType::RequestTimeout, "the request's head was not complete in time"));
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits without a buffer until the client sends something; false when it does not, or when we are draining.
+    async fn wait_for_client(&mut self, idle: std::time::Duration) -> bool {
+        self.buf = BytesMut::new();
+        if !self.stream.prefix().is_empty() {
+            return true;
+        }
+        let Some(tcp) = self.stream.tcp() else { return true };
+        let drain = &self.proxy.drain;
+        let waiting = self.patience.within(idle, async {
+            tokio::select! {
+                biased;
+                readable = tcp.readable() => readable.is_ok(),
+                () = drain.draining() => false,
+            }
+        });
+        waiting.await.unwrap_or(false)
+    }
+
+    /// A record that knows the client and the request.
+    fn record(&self, head: &RequestHead, path: &str, authority: &str) -> Box<AccessRecord> {
+        let mut record = self.proxy.account.record(&self.source);
+        let protocol = match head.version() {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        };
+        record.request(protocol, head.method(), path, authority);
+        record.request_fields(head.field("user-agent"), head.field("x-request-id"), head.field("x-forwarded-for"));
+        record
+    }
+
+    /// Asks for credentials where the listener wants them; returns the source with the identity they prove.
+    async fn authenticate(&self, head: &RequestHead) -> Result<Arc<Source>, Failure> {
+        if let Some(clients) = &self.settings.clients
+            && !clients.contains(self.source.peer.ip())
+        {
+            let detail = format!("clients at {} may not use this proxy", self.source.peer.ip().to_canonical());
+            return Err(Failure::new(ErrorType::ClientDenied, detail));
+        }
+        let Some(basic) = self.settings.basic.as_ref().filter(|_| self.inside.is_none()) else {
+            return Ok(self.source.clone());
+        };
+        match basic.verify(head.field("proxy-authorization")).await {
+            Verdict::User(user) => {
+                Ok(Arc::new(Source { identity: Some(Identity::User(user)), ..Source::clone(&self.source) }))
+            }
+            Verdict::Missing => {
+                Err(Failure::new(ErrorType::AuthenticationRequired, "this proxy asks for user and password"))
+            }
+            Verdict::Wrong => Err(Failure::new(ErrorType::AuthenticationRequired, "user or password is wrong")),
+        }
+    }
+
+    /// Refuses a message that has been here before.
+    fn refuse_loop(&self, head: &RequestHead) -> Result<(), Failure> {
+        if headers::is_loop(head, &self.proxy.via.load().name) {
+            return Err(Failure::new(ErrorType::LoopDetected, "this request has passed this proxy before (Via)"));
+        }
+        Ok(())
+    }
+
+    /// Answers a request that failed and writes its line.
+    async fn refuse(&mut self, head: &RequestHead, mut record: Box<AccessRecord>, failure: Failure) -> After {
+        let connect = head.method() == "CONNECT";
+        // A body that we did not read would be taken for the next request; a refused CONNECT always closes (RFC 9931), but for a 407
+        // that no bytes followed: clients ask again on the same connection with credentials.
+        let clean = matches!(head.body(), BodyLength::None) && (!connect || self.buf.is_empty());
+        let retry = failure.error == ErrorType::AuthenticationRequired;
+        let keep_alive = clean && head.persistent() && (!connect || retry) && !self.proxy.drain.is_draining();
+        let request_id = record.ensure_request_id();
+        let challenge = self.settings.basic.as_ref().filter(|_| retry).map(|basic| basic.challenge());
+        let via = self.proxy.via.load();
+        let bytes = answer::refusal(
+            &failure,
+            &Answering {
+                proxy: &via.name,
+                request_id: &request_id,
+                problem_json: accepts_problem_json(head),
+                keep_alive,
+                head_only: head.method() == "HEAD",
+                challenge: challenge.as_deref(),
+            },
+        );
+        record.refused(&failure, failure.error.row().status);
+        record.finish(Outcome::failed(failure.error, failure.log));
+        if self.stream.write_all(&bytes).await.is_err() {
+            return After::Close;
+        }
+        if keep_alive {
+            return After::Next;
+        }
+        if !clean {
+            self.linger().await;
+        }
+        After::Close
+    }
+
+    /// Answers bytes that are no request.
+    async fn refuse_unread(&mut self, failure: Failure) {
+        let mut record = self.proxy.account.record(&self.source);
+        let request_id = record.ensure_request_id();
+        let via = self.proxy.via.load();
+        let bytes = answer::refusal(
+            &failure,
+            &Answering {
+                proxy: &via.name,
+                request_id: &request_id,
+                problem_json: false,
+                keep_alive: false,
+                head_only: false,
+                challenge: None,
+            },
+        );
+        record.refused(&failure, failure.error.row().status);
+        record.finish(Outcome::failed(failure.error, failure.log));
+        if self.stream.write_all(&bytes).await.is_ok() {
+            self.linger().await;
+        }
+    }
+
+    /// Closes our side and reads on for a moment: closing with unread bytes resets the connection, and the reset can overtake the answer.
+    async fn linger(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX;
+        let mut scratch = [0; 4096];
+        let reading = async {
+            while left > 0 {
+                match self.stream.read(&mut scratch).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => left = left.saturating_sub(read),
+                }
+            }
+        };
+        // Elapsed is one of three good ends.
+        let _ = self.patience.within(LINGER_TIME, reading).await;
+    }
+
+    /// Makes the close a reset.
+    fn abort(&self) {
+        if let Some(tcp) = self.stream.transport() {
+            // If the option cannot be set the client sees an end without the last chunk or byte: still not a complete answer.
+            let _ = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn accepts_problem_json(head: &RequestHead) -> bool {
+    head.all("accept").any(|value| {
+        value.split(|&b| b == b',').any(|member| {
+            let media_type = member.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+            media_type.eq_ignore_ascii_case(b"application/problem+json")
+                || media_type.eq_ignore_ascii_case(b"application/json")
+        })
+    })
+}

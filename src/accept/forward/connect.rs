@@ -1,0 +1,157 @@
+//! CONNECT: a tunnel of copied bytes, or one that we serve from the inside.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, ReadBuf};
+
+use super::{Connection, Inside};
+use crate::account::AccessRecord;
+use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
+use crate::http1::RequestHead;
+use crate::route::{Route, TunnelKind};
+use crate::stream::Stream;
+use crate::stream::sniff::{Sniffed, sniff};
+use crate::tunnel::Opened;
+use crate::tunnel::exchange::read_more;
+
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n"; // no length: RFC 9110 §9.3.6
+const SNIFF_TIME: Duration = Duration::from_secs(5);
+
+/// What a CONNECT became.
+enum Connected {
+    /// Bytes will be copied between the client and this.
+    Tunnel(Opened),
+    /// `200` goes out at once.
+    Inside(Route),
+    /// The client went away during the dial.
+    ClientGone,
+}
+
+impl Connection {
+    /// Serves a CONNECT; gives the connection back where HTTP follows on it.
+    pub(super) async fn connect(mut self, head: RequestHead, target: Target) -> Option<Self> {
+        let mut record = self.record(&head, "-", &target.to_string());
+        let connected = match self.authenticated(&head, &mut record).await {
+            Ok(source) => {
+                self.source = source;
+                self.open(&target, &mut record).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match connected {
+            Ok(Connected::Tunnel(opened)) => {
+                drop(head);
+                record.answered(200, "via_upstream");
+                if self.stream.write_all(ESTABLISHED).await.is_ok() {
+                    self.tunnel(opened, record);
+                } else {
+                    record.finish(Outcome::Ended(Ending::DownstreamReset));
+                }
+                None
+            }
+            Ok(Connected::Inside(route)) => self.go_inside(target, route, record).await,
+            Ok(Connected::ClientGone) => {
+                record.finish(Outcome::Ended(Ending::DownstreamReset));
+                None
+            }
+            Err(failure) => match self.refuse(&head, record, failure).await {
+                super::After::Next => Some(self),
+                _ => None,
+            },
+        }
+    }
+
+    /// Everything about the client that can refuse a CONNECT before its target is looked at.
+    async fn authenticated(&self, head: &RequestHead, record: &mut AccessRecord) -> Result<Arc<Source>, Failure> {
+        let source = self.authenticate(head).await?;
+        record.identity(source.identity.as_ref());
+        self.refuse_loop(head)?;
+        Ok(source)
+    }
+
+    async fn open(&self, target: &Target, record: &mut AccessRecord) -> Result<Connected, Failure> {
+        let flow = Flow { source: &self.source, ask: Ask::Connect, target: target.clone() };
+        let route = self.proxy.route(&flow, record)?;
+        if route.tunnel != TunnelKind::Opaque {
+            return Ok(Connected::Inside(route));
+        }
+        tokio::select! {
+            biased;
+            opened = self.proxy.open(&route, &self.source, &flow.ask, target, record) => Ok(Connected::Tunnel(opened?)),
+            () = reset(&self.stream) => Ok(Connected::ClientGone),
+        }
+    }
+
+    /// Hands both streams to the relay, as a small future of its own, so that this one can end.
+    pub(super) fn tunnel(mut self, opened: Opened, record: Box<AccessRecord>) {
+        let early = std::mem::take(&mut self.buf).freeze();
+        let downstream = self.stream.with_prefix(early);
+        let tunnel = self.proxy.tunnel(downstream, opened, record, self.admitted);
+        self.proxy.drain.spawn(tunnel.relay());
+    }
+
+    /// `200` first; what the client then speaks decides where the routes leave it open.
+    async fn go_inside(mut self, target: Target, route: Route, mut record: Box<AccessRecord>) -> Option<Self> {
+        record.answered(200, "terminated");
+        if self.stream.write_all(ESTABLISHED).await.is_err() {
+            record.finish(Outcome::Ended(Ending::DownstreamReset));
+            return None;
+        }
+        self.requests = 0;
+        match (&route.tunnel, self.first_bytes().await) {
+            (_, Sniffed::Http1) => {}
+            (TunnelKind::Detect(_), _) => {
+                match self.proxy.open(&route, &self.source, &Ask::Connect, &target, &mut record).await {
+                    Ok(opened) => self.tunnel(opened, record),
+                    Err(failure) => record.finish(Outcome::failed(failure.error, failure.log)),
+                }
+                return None;
+            }
+            (_, _) => {
+                // Terminated, and no HTTP inside: there is nobody to send a status to any more.
+                let failure = Failure::new(crate::flow::ErrorType::BadRequest, "the tunnel does not carry HTTP");
+                record.finish(Outcome::failed(failure.error, failure.log));
+                return None;
+            }
+        }
+        self.inside = Some(Inside { target, record });
+        Some(self)
+    }
+
+    async fn first_bytes(&mut self) -> Sniffed {
+        loop {
+            match sniff(&self.buf) {
+                Sniffed::More => {}
+                sniffed => return sniffed,
+            }
+            match read_more(&mut self.stream, &mut self.buf, &mut self.patience, SNIFF_TIME).await {
+                Ok(0) | Err(_) => return Sniffed::Other,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Ends when the client resets the connection; a half-close, or bytes that wait, say nothing and are not waited for.
+async fn reset(stream: &Stream) {
+    let Some(tcp) = stream.tcp() else { return std::future::pending().await };
+    let mut looked = false;
+    poll_fn(|cx| {
+        if looked {
+            return Poll::Pending;
+        }
+        let mut byte = [0];
+        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) => {
+                looked = true;
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+}

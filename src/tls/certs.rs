@@ -1,0 +1,1 @@
+//! PEM, certificates and the names in them.

@@ -1,0 +1,473 @@
+//! One HTTP request and its answer. The same task drives both sockets; nothing is buffered but heads and one read.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
+
+use super::body::{self, CopyError, Sender, Taker};
+use super::headers::{self, Inbound, Outbound};
+use super::patience::Patience;
+use crate::dial::Dialed;
+use crate::flow::{ErrorType, Failure, Limits};
+use crate::http1::body::Decoder;
+use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
+use crate::stream::Stream;
+
+/// The client's connection during one exchange.
+pub struct Downstream<'a> {
+    /// The stream.
+    pub stream: &'a mut Stream,
+    /// Read ahead: the beginning of the request's body, or pipelined requests.
+    pub buf: &'a mut BytesMut,
+    /// The connection's timer.
+    pub patience: &'a mut Patience,
+}
+
+/// An upstream connection and what was read ahead of it.
+pub struct Upstream {
+    /// The connection.
+    pub dialed: Dialed,
+    /// Read ahead of the message at hand; empty in a connection that may be used again.
+    pub buf: BytesMut,
+}
+
+/// What became of an exchange whose answer went out.
+pub struct Exchanged {
+    /// Status of the final answer.
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub received: u64,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// From the end of the request's head to the first byte of the answer.
+    pub upstream_time: Duration,
+    /// The answer asks for authentication that binds to the connection (NTLM, Negotiate): it belongs to this client now.
+    pub connection_bound_auth: bool,
+    /// What happens to the two connections.
+    pub next: Next,
+}
+
+/// What happens to the connections after an exchange.
+pub enum Next {
+    /// The client may ask again; `upstream` too, if it is given.
+    KeepAlive(Option<Upstream>),
+    /// The client's connection ends here, in order; the upstream may still be used.
+    Close(Option<Upstream>),
+    /// The answer broke off after its head went out: the client's connection has to be reset, so that it does not look complete.
+    Abort(Box<str>),
+    /// 101: both sides speak websocket from here.
+    Switched(Upstream),
+}
+
+/// Why there is no answer to send on.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// A reused connection was closed before the first byte of an answer: nothing is known to have been processed, and a request
+    /// that may be repeated is sent once more on a fresh one.
+    Stale,
+    /// The client is gone.
+    ClientGone,
+    /// Nothing of an answer went out: the client can be told.
+    Failed(Failure),
+}
+
+/// Limits of an exchange, from the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeLimits {
+    /// Of the answer's head.
+    pub head: HeadLimits,
+    /// Longest pause inside a body.
+    pub body_idle: Duration,
+    /// From the end of the request to the first byte of the answer.
+    pub answer_time: Duration,
+}
+
+impl ExchangeLimits {
+    /// Takes what concerns an exchange.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
+            body_idle: limits.body_idle,
+            // Istio waits without end for an answer; we wait as long as for an idle tunnel.
+            answer_time: limits.tunnel_idle,
+        }
+    }
+}
+
+/// Sends the request and passes the answer on.
+///
+/// # Errors
+/// See [`ExchangeError`]; after an error both connections are out of step, unless the request had no body.
+pub async fn exchange(
+    down: &mut Downstream<'_>,
+    mut up: Upstream,
+    head: &RequestHead,
+    outbound: &Outbound<'_>,
+    keep_alive: bool,
+    limits: &ExchangeLimits,
+) -> Result<Exchanged, ExchangeError> {
+    let mut out = BytesMut::with_capacity(head.raw().len() + 128);
+    headers::write_request(&mut out, head, outbound);
+    let answering = Answering { head, outbound, keep_alive, limits, started: Instant::now() };
+    match head.body() {
+        BodyLength::None => {
+            up.dialed.stream.write_all_buf(&mut out).await.map_err(|error| unanswered(&error))?;
+            answering.without_body(down, up).await
+        }
+        length => answering.with_body(down, up, length, out).await,
+    }
+}
+
+/// What the answer of one request depends on.
+struct Answering<'a> {
+    head: &'a RequestHead,
+    outbound: &'a Outbound<'a>,
+    keep_alive: bool,
+    limits: &'a ExchangeLimits,
+    started: Instant,
+}
+
+impl Answering<'_> {
+    /// The request is out; the answer is read and passed on, while an eye is kept on the client.
+    async fn without_body(self, down: &mut Downstream<'_>, mut up: Upstream) -> Result<Exchanged, ExchangeError> {
+        let head = loop {
+            let watched = Watched { upstream: &mut up.dialed.stream, client: Some(&*down.stream) };
+            let head = self.next_head(watched, &mut up.buf, down.patience).await?;
+            if !self.is_interim(&head) {
+                break head;
+            }
+            self.pass_interim(&mut *down.stream, &head).await?;
+        };
+        let waited = self.started.elapsed();
+        if head.status() == 101 {
+            return self.switch(down, up, head, waited).await;
+        }
+        let mut answer = Answer::new(&self, &head);
+        let (status, auth) = (head.status(), binds_authentication(&head));
+        let result =
+            answer.pass(&mut up.dialed.stream, &mut up.buf, &mut *down.stream, &head, &self, down.patience).await;
+        Ok(answer.into_exchanged(&self, up, result, 0, true, waited, status, auth))
+    }
+
+    /// Request body and answer flow at the same time: an origin may answer before it has read everything.
+    async fn with_body(
+        self,
+        down: &mut Downstream<'_>,
+        mut up: Upstream,
+        length: BodyLength,
+        out: BytesMut,
+    ) -> Result<Exchanged, ExchangeError> {
+        let (mut received, mut sent_whole) = (0, false);
+        let (head, waited, mut answer, result) = {
+            let (down_reader, mut down_writer) = split(&mut *down.stream);
+            let (mut up_reader, up_writer) = split(&mut up.dialed.stream);
+            let mut decoder = Decoder::new(length);
+            let mut sender = Sender { reader: down_reader, buf: &mut *down.buf, decoder: &mut decoder };
+            let mut taker = Taker { writer: up_writer, out, framing: length };
+            let mut sending = Patience::default();
+            let pump = body::copy(&mut sender, &mut taker, &mut sending, self.limits.body_idle, &mut received);
+            let answered = async {
+                let head = loop {
+                    let watched = Watched { upstream: &mut up_reader, client: None };
+                    let head = self.next_head(watched, &mut up.buf, down.patience).await?;
+                    if !self.is_interim(&head) {
+                        break head;
+                    }
+                    self.pass_interim(&mut down_writer, &head).await?;
+                };
+                let waited = self.started.elapsed();
+                if head.status() == 101 {
+                    return Err(ExchangeError::Failed(unexpected_switch()));
+                }
+                let mut answer = Answer::new(&self, &head);
+                let result =
+                    answer.pass(&mut up_reader, &mut up.buf, &mut down_writer, &head, &self, down.patience).await;
+                Ok((head, waited, answer, result))
+            };
+            tokio::pin!(pump, answered);
+            tokio::select! {
+                biased;
+                pumped = &mut pump => match pumped {
+                    Ok(()) => { sent_whole = true; answered.await? }
+                    // The origin may have answered and closed without reading on: its answer counts.
+                    Err(CopyError::Write(_)) => answered.await?,
+                    Err(error) => return Err(client_failed(error)),
+                },
+                answered = &mut answered => answered?,
+            }
+        };
+        let (status, auth) = (head.status(), binds_authentication(&head));
+        answer.keep_alive &= sent_whole;
+        Ok(answer.into_exchanged(&self, up, result, received, sent_whole, waited, status, auth))
+    }
+
+    fn is_interim(&self, head: &ResponseHead) -> bool {
+        (100..200).contains(&head.status()) && head.status() != 101
+    }
+
+    /// Reads the next head of an answer, interim ones included.
+    async fn next_head<R: AsyncRead + Unpin>(
+        &self,
+        mut from: Watched<'_, R>,
+        buf: &mut BytesMut,
+        patience: &mut Patience,
+    ) -> Result<ResponseHead, ExchangeError> {
+        loop {
+            match parse_response(buf, self.head.method(), &self.limits.head) {
+                Ok(Some(head)) => return Ok(head),
+                Ok(None) => {}
+                Err(error) => {
+                    let detail = format!("the answer of {} is not valid HTTP/1.1", self.outbound.target);
+                    let log = format!("{detail}: {error}");
+                    return Err(ExchangeError::Failed(Failure {
+                        log: log.into(),
+                        ..Failure::new(ErrorType::UpstreamProtocol, detail)
+                    }));
+                }
+            }
+            buf.reserve(8 * 1024);
+            match patience.within(self.limits.answer_time, from.read_buf(buf)).await {
+                Ok(Ok(0)) if buf.is_empty() => return Err(ExchangeError::Stale),
+                Ok(Ok(0)) => return Err(self.broke_off()),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if is_client_gone(&error) => return Err(ExchangeError::ClientGone),
+                Ok(Err(error)) if buf.is_empty() => return Err(unanswered(&error)),
+                Ok(Err(_)) => return Err(self.broke_off()),
+                Err(_) => {
+                    let detail = format!("{} did not answer in time", self.outbound.target);
+                    return Err(ExchangeError::Failed(Failure::new(ErrorType::ResponseTimeout, detail)));
+                }
+            }
+        }
+    }
+
+    fn broke_off(&self) -> ExchangeError {
+        let detail = format!("{} closed the connection inside its answer's head", self.outbound.target);
+        ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
+    }
+
+    /// 1xx travel to clients that know them (RFC 9110 §15.2).
+    async fn pass_interim<W: AsyncWrite + Unpin>(&self, mut to: W, head: &ResponseHead) -> Result<(), ExchangeError> {
+        if self.head.version() == Version::Http10 {
+            return Ok(());
+        }
+        let mut out = BytesMut::with_capacity(head.raw().len());
+        let inbound = Inbound {
+            framing: BodyLength::None,
+            version: Version::Http11,
+            keep_alive: true,
+            websocket: false,
+            via: None,
+        };
+        headers::write_answer(&mut out, head, &inbound);
+        let written = async {
+            to.write_all_buf(&mut out).await?;
+            to.flush().await
+        };
+        written.await.map_err(|_| ExchangeError::ClientGone)
+    }
+
+    /// 101: only to a client that asked for websocket, and only from an origin that switches to it.
+    async fn switch(
+        self,
+        down: &mut Downstream<'_>,
+        up: Upstream,
+        head: ResponseHead,
+        waited: Duration,
+    ) -> Result<Exchanged, ExchangeError> {
+        if !(self.outbound.websocket && head.upgrade_websocket()) {
+            return Err(ExchangeError::Failed(unexpected_switch()));
+        }
+        let mut out = BytesMut::with_capacity(head.raw().len() + 64);
+        let inbound = Inbound {
+            framing: BodyLength::None,
+            version: Version::Http11,
+            keep_alive: true,
+            websocket: true,
+            via: self.outbound.via,
+        };
+        headers::write_answer(&mut out, &head, &inbound);
+        let written = async {
+            down.stream.write_all_buf(&mut out).await?;
+            down.stream.flush().await
+        };
+        written.await.map_err(|_| ExchangeError::ClientGone)?;
+        Ok(Exchanged {
+            status: 101,
+            received: 0,
+            sent: 0,
+            upstream_time: waited,
+            connection_bound_auth: false,
+            next: Next::Switched(up),
+        })
+    }
+}
+
+/// The passing on of one final answer.
+struct Answer {
+    decoder: Decoder,
+    upstream_framing: BodyLength,
+    framing: BodyLength,
+    keep_alive: bool,
+    sent: u64,
+    reusable: bool,
+}
+
+impl Answer {
+    fn new(answering: &Answering<'_>, head: &ResponseHead) -> Self {
+        let upstream_framing = head.body();
+        let framing = match (upstream_framing, answering.head.version()) {
+            // An answer that ends with its connection becomes chunked where the client understands it, so that it can tell a
+            // whole answer from a broken one, and its connection lives on.
+            (BodyLength::UntilClose | BodyLength::Chunked, Version::Http11) => BodyLength::Chunked,
+            (BodyLength::UntilClose | BodyLength::Chunked, Version::Http10) => BodyLength::UntilClose,
+            (length, _) => length,
+        };
+        let keep_alive = answering.keep_alive && !matches!(framing, BodyLength::UntilClose);
+        let reusable = head.persistent() && !matches!(upstream_framing, BodyLength::UntilClose);
+        Self { decoder: Decoder::new(upstream_framing), upstream_framing, framing, keep_alive, sent: 0, reusable }
+    }
+
+    async fn pass<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        reader: R,
+        buf: &mut BytesMut,
+        writer: W,
+        head: &ResponseHead,
+        answering: &Answering<'_>,
+        patience: &mut Patience,
+    ) -> Result<(), CopyError> {
+        let mut out = BytesMut::with_capacity(head.raw().len() + 256);
+        let inbound = Inbound {
+            framing: self.framing,
+            version: answering.head.version(),
+            keep_alive: self.keep_alive,
+            websocket: false,
+            via: answering.outbound.via,
+        };
+        headers::write_answer(&mut out, head, &inbound);
+        let mut sender = Sender { reader, buf, decoder: &mut self.decoder };
+        let mut taker = Taker { writer, out, framing: self.framing };
+        body::copy(&mut sender, &mut taker, patience, answering.limits.body_idle, &mut self.sent).await
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the facts of one finished exchange, gathered in one place")]
+    fn into_exchanged(
+        self,
+        answering: &Answering<'_>,
+        up: Upstream,
+        result: Result<(), CopyError>,
+        received: u64,
+        sent_whole: bool,
+        upstream_time: Duration,
+        status: u16,
+        connection_bound_auth: bool,
+    ) -> Exchanged {
+        let reusable = self.reusable && sent_whole && up.buf.is_empty() && result.is_ok();
+        let upstream = reusable.then_some(up);
+        let next = match result {
+            Ok(()) if self.keep_alive => Next::KeepAlive(upstream),
+            Ok(()) => Next::Close(upstream),
+            Err(error) => Next::Abort(describe(&error, answering, self.upstream_framing)),
+        };
+        Exchanged { status, received, sent: self.sent, upstream_time, connection_bound_auth, next }
+    }
+}
+
+fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -> Box<str> {
+    let target = answering.outbound.target;
+    match error {
+        CopyError::Read(cause) => format!("answer of {target} ended early ({framing:?}): {cause}"),
+        CopyError::Malformed(cause) => format!("answer of {target} is malformed: {cause}"),
+        CopyError::Write(cause) => format!("client went away: {cause}"),
+        CopyError::Idle => format!("answer of {target} paused for too long"),
+    }
+    .into()
+}
+
+fn unexpected_switch() -> Failure {
+    Failure::new(ErrorType::UpstreamProtocol, "the origin switched protocols without being asked for websocket")
+}
+
+/// Writing the request or reading the answer failed before anything of an answer was seen.
+fn unanswered(_error: &io::Error) -> ExchangeError {
+    ExchangeError::Stale
+}
+
+/// The client's body failed: a malformed one is answered, a client that went away is not.
+fn client_failed(error: CopyError) -> ExchangeError {
+    match error {
+        CopyError::Malformed(cause) => ExchangeError::Failed(Failure::new(
+            ErrorType::BadRequest,
+            format!("the request's body is malformed: {cause}"),
+        )),
+        CopyError::Idle => {
+            ExchangeError::Failed(Failure::new(ErrorType::RequestTimeout, "the request's body paused for too long"))
+        }
+        CopyError::Read(_) | CopyError::Write(_) => ExchangeError::ClientGone,
+    }
+}
+
+/// True where a 401 or 407 asks for a scheme that authenticates the connection, not the request (RFC 4559, MS-NTHT).
+fn binds_authentication(head: &ResponseHead) -> bool {
+    head.status() == 401
+        && head.all("www-authenticate").any(|value| {
+            let value = value.trim_ascii_start();
+            ["ntlm", "negotiate"].iter().any(|scheme| {
+                value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme.as_bytes())
+            })
+        })
+}
+
+/// The upstream to read an answer from, and the client to keep an eye on meanwhile: one that closes is not waited for.
+struct Watched<'a, R> {
+    upstream: R,
+    client: Option<&'a Stream>,
+}
+
+/// Marks the error with which [`Watched`] reports that the client is gone.
+const CLIENT_GONE: io::ErrorKind = io::ErrorKind::NotConnected;
+
+fn is_client_gone(error: &io::Error) -> bool {
+    error.kind() == CLIENT_GONE
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Watched<'_, R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.upstream).poll_read(cx, buf) {
+            return Poll::Ready(read);
+        }
+        let Some(tcp) = self.client.and_then(Stream::tcp) else { return Poll::Pending };
+        // No system call unless the socket is readable; a pipelined request is (then we stop looking), so is an end.
+        let mut byte = [0];
+        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(1..)) => {
+                self.client = None;
+                Poll::Pending
+            }
+            Poll::Ready(_) => Poll::Ready(Err(CLIENT_GONE.into())),
+        }
+    }
+}
+
+/// Reads more of a client's head or of anything else, at most `limit` long.
+///
+/// # Errors
+/// `TimedOut` when the limit is over, else what the stream says.
+pub async fn read_more(
+    stream: &mut Stream,
+    buf: &mut BytesMut,
+    patience: &mut Patience,
+    limit: Duration,
+) -> io::Result<usize> {
+    buf.reserve(4 * 1024);
+    match patience.within(limit, stream.read_buf(buf)).await {
+        Ok(read) => read,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}

@@ -1,0 +1,152 @@
+//! HTTP over a route: which upstream connection serves a request, and when it may be asked a second time.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::Proxy;
+use super::exchange::{Downstream, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange};
+use super::headers::Outbound;
+use crate::account::AccessRecord;
+use crate::dial::PoolKey;
+use crate::flow::{ErrorType, Failure, Scheme, Target};
+use crate::http1::{BodyLength, RequestHead};
+use crate::route::Route;
+use crate::route::cluster::{Cluster, Hop, Via};
+
+/// What is done with one request.
+#[derive(Debug)]
+pub struct HttpPlan<'a> {
+    /// The route.
+    pub route: Route,
+    /// What was asked for.
+    pub target: &'a Target,
+    /// The scheme asked for.
+    pub scheme: Scheme,
+    /// Path and query as received.
+    pub path: &'a str,
+    /// `Max-Forwards`, already counted down.
+    pub max_forwards: Option<u64>,
+}
+
+/// An upstream connection that authenticated one client (NTLM, Negotiate): it serves this client's connection only.
+pub struct Pinned {
+    key: PoolKey,
+    upstream: Upstream,
+}
+
+impl Proxy {
+    /// Sends the request of `plan` upstream and its answer to the client, over a pooled connection where one is free.
+    ///
+    /// A reused connection that was closed before the first byte of an answer is silently replaced once, if the request has no body
+    /// and is idempotent (RFC 9110 §9.2.2: a proxy must not repeat others).
+    ///
+    /// # Errors
+    /// See [`ExchangeError`]; `Stale` does not come out of here.
+    pub async fn exchange(
+        &self,
+        down: &mut Downstream<'_>,
+        head: &RequestHead,
+        plan: &HttpPlan<'_>,
+        keep_alive: bool,
+        pinned: &mut Option<Pinned>,
+        record: &mut AccessRecord,
+    ) -> Result<Exchanged, ExchangeError> {
+        let (cluster, hop) = first_stop(&plan.route.cluster);
+        let authorization = match hop.and_then(|hop| hop.authorization.as_ref()).map(|credential| &credential.value) {
+            Some(Err(why)) => {
+                let failure = Failure::new(ErrorType::Configuration, "the parent proxy's credential is missing");
+                return Err(ExchangeError::Failed(Failure { log: why.as_ref().into(), ..failure }));
+            }
+            Some(Ok(value)) => Some(value.as_ref()),
+            None => None,
+        };
+        let via = self.via.load();
+        let outbound = Outbound {
+            path: plan.path,
+            target: plan.target,
+            scheme: plan.scheme,
+            absolute_form: hop.is_some(),
+            proxy_authorization: authorization,
+            websocket: head.upgrade_websocket(),
+            max_forwards: plan.max_forwards,
+            via: via.sent(),
+        };
+        let limits = ExchangeLimits::new(&self.limits.load());
+        let key = self.dialer.pool_key(cluster, plan.target);
+        let (mut upstream, mut reused) = match self.idle(&key, pinned) {
+            Some(upstream) => (upstream, true),
+            None => (self.fresh(cluster, plan.target, record).await?, false),
+        };
+        loop {
+            record.trace_mut().reused = reused;
+            match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
+                Ok(exchanged) => {
+                    if exchanged.status == 407 && hop.is_some() {
+                        tracing::warn!(target = %plan.target, "a parent proxy asks for credentials");
+                    }
+                    return Ok(self.give_back(exchanged, key, cluster, pinned));
+                }
+                Err(ExchangeError::Stale) if reused && may_repeat(head) => {
+                    upstream = self.fresh(cluster, plan.target, record).await?;
+                    reused = false;
+                }
+                Err(ExchangeError::Stale) => {
+                    let detail = format!("{} closed the connection without an answer", plan.target);
+                    return Err(ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn idle(&self, key: &PoolKey, pinned: &mut Option<Pinned>) -> Option<Upstream> {
+        if let Some(pinned) = pinned.take_if(|pinned| pinned.key == *key) {
+            return Some(pinned.upstream);
+        }
+        self.dialer.checkout(key).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
+    }
+
+    async fn fresh(
+        &self,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Upstream, ExchangeError> {
+        let dialed = self.dial(cluster, target, record).await.map_err(ExchangeError::Failed)?;
+        Ok(Upstream { dialed, buf: BytesMut::new() })
+    }
+
+    fn give_back(
+        &self,
+        mut exchanged: Exchanged,
+        key: PoolKey,
+        cluster: &Cluster,
+        pinned: &mut Option<Pinned>,
+    ) -> Exchanged {
+        let upstream = match &mut exchanged.next {
+            Next::KeepAlive(upstream) | Next::Close(upstream) => upstream.take(),
+            Next::Abort(_) | Next::Switched(_) => None,
+        };
+        let Some(upstream) = upstream.filter(|_| cluster.requests_per_connection_max != 1) else { return exchanged };
+        if exchanged.connection_bound_auth || pinned.as_ref().is_some_and(|pinned| pinned.key == key) {
+            *pinned = Some(Pinned { key, upstream });
+        } else {
+            self.dialer.checkin(key, upstream.dialed);
+        }
+        exchanged
+    }
+}
+
+/// The cluster to connect to, and the parent that is asked in absolute-form there; TLS that we originate goes through a CONNECT instead.
+fn first_stop(cluster: &Arc<Cluster>) -> (&Arc<Cluster>, Option<&Hop>) {
+    match &cluster.via {
+        Via::Connect(hop) if hop.absolute_form && cluster.tls.is_none() => (&hop.cluster, Some(hop)),
+        Via::Connect(_) | Via::Direct => (cluster, None),
+    }
+}
+
+fn may_repeat(head: &RequestHead) -> bool {
+    matches!(head.body(), BodyLength::None)
+        && matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+}
