@@ -99,8 +99,7 @@ impl Account {
     /// See [`AccountError`]; the old settings stay in force.
     pub fn set(&self, settings: &AccountSettings) -> Result<(), AccountError> {
         let (format, sink) = prepare(settings)?;
-        self.format.store(format);
-        self.writer.set_sink(sink);
+        self.writer.set_sink(sink, || self.format.store(format));
         Ok(())
     }
 
@@ -125,9 +124,11 @@ impl Account {
     }
 
     fn write(&self, record: &AccessRecord) {
-        if let Some(format) = &*self.format.load() {
-            self.writer.line(|out| format.render(record, out));
+        if self.format.load().is_none() {
+            return;
         }
+        // Asked again inside: there no new settings can come between the format and the place of its line.
+        self.writer.line(|out| self.format.load().as_ref().map(|format| format.render(record, out)).is_some());
     }
 }
 

@@ -48,15 +48,22 @@ struct Lines {
 
 #[derive(Debug, Default)]
 struct Queue {
-    pieces: VecDeque<Lines>,
-    /// Replaces the one in use.
-    sink: Option<Sink>,
-    reopen: bool,
+    /// In the order in which they take effect.
+    items: VecDeque<Item>,
     close: bool,
     /// Flushes asked for, and how many of them are done.
     flushes_asked: u64,
     flushes_done: u64,
     ended: bool,
+}
+
+#[derive(Debug)]
+enum Item {
+    Write(Lines),
+    /// Write to this from now on.
+    Use(Sink),
+    /// Open the file anew.
+    Reopen,
 }
 
 /// Where the thread writes.
@@ -69,7 +76,7 @@ pub(super) enum Sink {
 
 const BUFFERS: usize = 64; // more than workers on all but the largest machines; two workers may share one
 const PIECE_BYTES: usize = 32 * 1024; // about 100 lines for each hand-over
-const PIECES_MAX: usize = 64; // 2 MiB: what a disk's hiccup of a tenth of a second brings at 50,000 lines a second
+const ITEMS_MAX: usize = 64; // 2 MiB: what a disk's hiccup of a tenth of a second brings at 50,000 lines a second
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_INTERVAL: Duration = Duration::from_millis(5); // of a target that is in non-blocking mode, and full
 
@@ -91,33 +98,46 @@ impl Writer {
         Ok(Self { shared })
     }
 
-    /// Takes one line, with its line feed, from `render`.
-    pub(super) fn line(&self, render: impl FnOnce(&mut Vec<u8>)) {
+    /// Takes one line, with its line feed, from `render`; false from there means that there is none.
+    pub(super) fn line(&self, render: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let mut lines = lock(&self.shared.buffers[own_buffer()].0);
+        // Under the lock: the last sweep has either not come yet, or is seen here.
         if self.shared.closed.load(Ordering::Acquire) {
             metrics::access_log_lines_dropped(1);
             return;
         }
-        let mut lines = lock(&self.shared.buffers[own_buffer()].0);
         if lines.bytes.capacity() == 0 {
             lines.bytes.reserve(PIECE_BYTES + PIECE_BYTES / 8);
         }
-        render(&mut lines.bytes);
-        lines.count += 1;
+        if render(&mut lines.bytes) {
+            lines.count += 1;
+        }
         if lines.bytes.len() >= PIECE_BYTES {
             let piece = std::mem::take(&mut *lines);
             self.shared.hand_over(piece); // under the buffer's lock: the thread must not take what follows before this
         }
     }
 
-    /// Replaces the sink; what was rendered before goes to the old one.
-    pub(super) fn set_sink(&self, sink: Sink) {
-        lock(&self.shared.queue).sink = Some(sink);
-        self.shared.wake.notify_one();
+    /// Replaces the sink. What was rendered before goes to the old one, what is rendered after `meanwhile` to the new one; nothing is
+    /// rendered while that runs.
+    pub(super) fn set_sink(&self, sink: Sink, meanwhile: impl FnOnce()) {
+        self.cut(Item::Use(sink), meanwhile);
     }
 
-    /// Asks for the file to be opened anew.
+    /// Opens the file anew, for what is rendered from now on.
     pub(super) fn reopen(&self) {
-        lock(&self.shared.queue).reopen = true;
+        self.cut(Item::Reopen, || {});
+    }
+
+    /// Puts `item` behind everything rendered so far.
+    fn cut(&self, item: Item, meanwhile: impl FnOnce()) {
+        let mut buffers = self.shared.buffers.each_ref().map(|buffer| lock(&buffer.0));
+        let mut queue = lock(&self.shared.queue);
+        for lines in buffers.iter_mut().filter(|lines| lines.count > 0) {
+            queue.items.push_back(Item::Write(std::mem::take(lines)));
+        }
+        queue.items.push_back(item);
+        meanwhile();
         self.shared.wake.notify_one();
     }
 
@@ -151,11 +171,11 @@ impl Drop for Writer {
 impl Shared {
     fn hand_over(&self, piece: Lines) {
         let mut queue = lock(&self.queue);
-        if queue.pieces.len() >= PIECES_MAX {
+        if queue.items.len() >= ITEMS_MAX {
             metrics::access_log_lines_dropped(piece.count);
             return;
         }
-        queue.pieces.push_back(piece);
+        queue.items.push_back(Item::Write(piece));
         self.wake.notify_one();
     }
 
@@ -178,9 +198,7 @@ struct Output {
 
 /// What the thread is to do next.
 struct Work {
-    pieces: VecDeque<Lines>,
-    sink: Option<Sink>,
-    reopen: bool,
+    items: VecDeque<Item>,
     close: bool,
     flushes: u64,
 }
@@ -190,20 +208,10 @@ impl Output {
         let mut sweep_at = Instant::now() + FLUSH_INTERVAL;
         loop {
             let work = self.next_work(sweep_at);
-            for piece in &work.pieces {
-                self.write(piece);
-            }
-            let flushing = work.close || work.sink.is_some() || work.reopen || work.flushes > 0;
-            if flushing || Instant::now() >= sweep_at {
+            work.items.into_iter().for_each(|item| self.take(item));
+            if work.close || work.flushes > 0 || Instant::now() >= sweep_at {
                 self.sweep();
                 sweep_at = Instant::now() + FLUSH_INTERVAL;
-            }
-            if let Some(sink) = work.sink {
-                self.sink = sink;
-                (self.mid_line, self.failing) = (false, false);
-            }
-            if work.reopen {
-                self.reopen();
             }
             let mut queue = lock(&self.shared.queue);
             queue.flushes_done += work.flushes;
@@ -217,25 +225,19 @@ impl Output {
 
     fn next_work(&self, sweep_at: Instant) -> Work {
         let idle = |queue: &mut Queue| {
-            queue.pieces.is_empty()
-                && queue.sink.is_none()
-                && !queue.reopen
-                && !queue.close
-                && queue.flushes_asked == queue.flushes_done
+            queue.items.is_empty() && !queue.close && queue.flushes_asked == queue.flushes_done
         };
         let limit = sweep_at.saturating_duration_since(Instant::now());
         let waited = self.shared.wake.wait_timeout_while(lock(&self.shared.queue), limit, idle);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         Work {
-            pieces: std::mem::take(&mut queue.pieces),
-            sink: queue.sink.take(),
-            reopen: std::mem::take(&mut queue.reopen),
+            items: std::mem::take(&mut queue.items),
             close: queue.close,
             flushes: queue.flushes_asked - queue.flushes_done,
         }
     }
 
-    /// Writes what is in the buffers, each after the pieces that were handed over of it.
+    /// Writes what is in the buffers, each after what was handed over of it.
     fn sweep(&mut self) {
         let shared = self.shared.clone();
         for buffer in &shared.buffers {
@@ -244,12 +246,23 @@ impl Output {
                 continue;
             }
             let last = std::mem::take(&mut *lines);
-            let before = std::mem::take(&mut lock(&shared.queue).pieces);
+            let before = std::mem::take(&mut lock(&shared.queue).items);
             drop(lines);
-            for piece in before.iter().chain([&last]) {
-                self.write(piece);
-            }
+            before.into_iter().chain([Item::Write(last)]).for_each(|item| self.take(item));
         }
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Write(lines) => self.write(&lines),
+            Item::Use(sink) => self.start_on(sink),
+            Item::Reopen => self.reopen(),
+        }
+    }
+
+    fn start_on(&mut self, sink: Sink) {
+        self.sink = sink;
+        (self.mid_line, self.failing) = (false, false);
     }
 
     fn write(&mut self, lines: &Lines) {
@@ -281,10 +294,7 @@ impl Output {
     fn reopen(&mut self) {
         let Sink::File { path, .. } = &self.sink else { return };
         match open(path.clone()) {
-            Ok(sink) => {
-                self.sink = sink;
-                (self.mid_line, self.failing) = (false, false);
-            }
+            Ok(sink) => self.start_on(sink),
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "cannot open the access log anew; writing on to the old file")
             }
@@ -374,6 +384,7 @@ mod tests {
         writer.line(|out| {
             out.extend_from_slice(text.as_bytes());
             out.push(b'\n');
+            true
         });
     }
 
@@ -430,7 +441,6 @@ mod tests {
         std::fs::rename(&path, &rotated).unwrap();
         write(&writer, "between");
         writer.reopen();
-        assert!(writer.flush(LIMIT));
         write(&writer, "after");
         assert!(writer.close(LIMIT));
         assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "before\nbetween\n");
@@ -457,8 +467,7 @@ mod tests {
         let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
         let writer = Writer::start(file(&old)).unwrap();
         write(&writer, "old");
-        writer.set_sink(file(&new));
-        assert!(writer.flush(LIMIT));
+        writer.set_sink(file(&new), || {});
         write(&writer, "new");
         assert!(writer.close(LIMIT));
         assert_eq!(std::fs::read_to_string(old).unwrap(), "old\n");
