@@ -63,7 +63,7 @@ impl Bench {
                 if row.failure.is_none() {
                     match timeout(ROUND_TIME_MAX, self.round(scenario, size, round, row, running, plan.quick)).await {
                         Ok(Ok(())) => {}
-                        Ok(Err(error)) => row.fail(error.to_string()),
+                        Ok(Err(error)) => row.fail(explain(&error, running.as_ref())),
                         Err(_) => row.fail(format!("a round took longer than {} s", ROUND_TIME_MAX.as_secs())),
                     }
                 }
@@ -75,11 +75,9 @@ impl Bench {
             for (row, running) in &mut field {
                 progress.set_message(format!("{} system calls {}", scenario.name(), row.contestant.name()));
                 if let (None, Some(running)) = (&row.failure, &running) {
-                    match timeout(ROUND_TIME_MAX, self.count_calls(scenario, size, running)).await {
-                        Ok(Ok(counts)) => row.calls = Some(counts),
-                        Ok(Err(error)) => row.fail(format!("system calls: {error}")),
-                        Err(_) => row.fail("system calls: took too long".to_owned()),
-                    }
+                    let counted = timeout(ROUND_TIME_MAX, self.count_calls(scenario, size, running)).await;
+                    let counted = counted.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+                    row.calls = Some(counted.map_err(|error| error.to_string()));
                 }
                 progress.inc(1);
             }
@@ -219,6 +217,14 @@ impl Bench {
             }
         }
         Ok(Memory { tunnels: size.count, start, open, after: process.resident(), back_after })
+    }
+}
+
+/// The error, and what the contestant last said.
+fn explain(error: &std::io::Error, running: Option<&Running>) -> String {
+    match running.map(Running::last_words).unwrap_or_default() {
+        words if words.is_empty() => error.to_string(),
+        words => format!("{error}; its last output: {words}"),
     }
 }
 

@@ -249,6 +249,14 @@ impl Running {
         let size = |name| Some(fs::metadata(folder?.join(name)).ok()?.len());
         size("access.log").or_else(|| size("output.log")).unwrap_or(0) // HAProxy logs to its standard output
     }
+
+    /// The last line each process wrote to its output, for a failure's report.
+    pub(crate) fn last_words(&self) -> String {
+        let last =
+            |folder: &PathBuf| fs::read_to_string(folder.join("output.log")).ok()?.lines().last().map(str::to_owned);
+        let words: Vec<String> = self.instances.iter().filter_map(|(_, _, folder)| last(folder)).collect();
+        words.join("; ")
+    }
 }
 
 /// Starts squid as the parent of the chain, on the core of the load: it is part of the surroundings.

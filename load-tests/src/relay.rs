@@ -13,12 +13,14 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
-/// Serves until it is killed. Without `target` the clients name theirs by CONNECT; with it every connection goes there.
+/// Says where it listens and serves until it is killed. Without `target` the clients name theirs by CONNECT; with it every connection goes there.
 pub(crate) fn serve(address: SocketAddr, target: Option<SocketAddr>) -> std::io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     rustix::net::listen(&listener, 4096)?; // the standard library asks for 128 only
     sockopt::set_tcp_nodelay(&listener, true)?; // accepted sockets inherit it
+
+    println!("listening {}", listener.local_addr()?);
 
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -128,9 +130,7 @@ impl Flow {
             if !upstream.writable && !upstream.readable {
                 return Ok(true); // still connecting
             }
-            if let Err(error) = sockopt::socket_error(&upstream.socket)? {
-                return Err(error);
-            }
+            sockopt::socket_error(&upstream.socket)??;
             if target.is_none() {
                 self.client.send(ESTABLISHED)?;
             }

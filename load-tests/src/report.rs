@@ -96,7 +96,7 @@ impl Report<'_> {
         let found = self.row(aim.scenario, Contestant::Egret).and_then(|egret| match aim.of {
             Of::Times(peer) => Some(egret.figure()?.median / self.row(aim.scenario, peer)?.figure()?.median),
             Of::Figure => Some(egret.figure()?.median),
-            Of::Calls => Some(egret.calls.as_ref()?.total()),
+            Of::Calls => egret.calls_total(),
             Of::LeftAfterBurst => {
                 median(egret.memory.iter().map(|memory| megabytes(memory.after) - megabytes(memory.start)))
             }
@@ -175,7 +175,7 @@ impl Report<'_> {
 
     /// Per operation, in a round of their own under strace.
     fn calls(&self) -> String {
-        let counted: Vec<&Row> = self.rows.iter().filter(|row| row.calls.is_some()).collect();
+        let counted: Vec<&Row> = self.rows.iter().filter(|row| row.calls_total().is_some()).collect();
         if counted.is_empty() {
             return String::new();
         }
@@ -189,9 +189,7 @@ impl Report<'_> {
         );
         line(&mut text, format!("| --- |{}", " ---: |".repeat(names.len())));
         for scenario in self.scenarios() {
-            let total = |contestant: &Contestant| {
-                number(self.row(scenario, *contestant).and_then(|row| Some(row.calls.as_ref()?.total())))
-            };
+            let total = |contestant: &Contestant| number(self.row(scenario, *contestant).and_then(Row::calls_total));
             if counted.iter().any(|row| row.scenario == scenario) {
                 line(
                     &mut text,
@@ -201,7 +199,7 @@ impl Report<'_> {
         }
         text.push('\n');
         for row in counted.iter().filter(|row| matches!(row.contestant, Contestant::Floor | Contestant::Egret)) {
-            let Some(calls) = &row.calls else { continue };
+            let Some(Ok(calls)) = &row.calls else { continue };
             let mut calls: Vec<(&String, &f64)> = calls.0.iter().filter(|(_, count)| **count >= 0.01).collect();
             calls.sort_by(|one, other| other.1.total_cmp(one.1));
             let calls: Vec<String> = calls.iter().map(|(name, count)| format!("{name} {count:.2}")).collect();
@@ -294,6 +292,9 @@ fn notes(row: &Row) -> String {
     }
     if row.errors > 0 {
         notes.push(format!("{} errors: {}", row.errors, row.first_error.as_deref().unwrap_or_default()));
+    }
+    if let Some(Err(error)) = &row.calls {
+        notes.push(format!("system calls not counted: {error}"));
     }
     if let Some(failure) = &row.failure {
         notes.push(format!("**failed**: {failure}"));

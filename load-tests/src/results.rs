@@ -20,7 +20,9 @@ pub(crate) struct Row {
     pub(crate) logged: bool,
     pub(crate) rounds: Vec<Round>,
     pub(crate) memory: Vec<Memory>,
-    pub(crate) calls: Option<Counts>,
+    /// Per operation, or why they could not be counted.
+    #[serde(serialize_with = "counted")]
+    pub(crate) calls: Option<Result<Counts, String>>,
     /// Of all rounds together, in nanoseconds.
     #[serde(serialize_with = "percentiles")]
     pub(crate) latency: Histogram<u64>,
@@ -75,6 +77,11 @@ impl Row {
         }
     }
 
+    /// System calls per operation, all of them together.
+    pub(crate) fn calls_total(&self) -> Option<f64> {
+        Some(self.calls.as_ref()?.as_ref().ok()?.total())
+    }
+
     pub(crate) fn fail(&mut self, why: String) {
         self.failure.get_or_insert(why);
     }
@@ -119,6 +126,10 @@ impl Figure {
             if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] };
         Some(Self { median, least })
     }
+}
+
+fn counted<S: Serializer>(calls: &Option<Result<Counts, String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    calls.as_ref().and_then(|calls| calls.as_ref().ok()).serialize(serializer)
 }
 
 fn percentiles<S: Serializer>(latency: &Histogram<u64>, serializer: S) -> Result<S::Ok, S::Error> {
