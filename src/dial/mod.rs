@@ -115,6 +115,10 @@ pub struct Dialed {
     pub lease: Lease,
     /// Requests served on this connection before (0 for a fresh one).
     pub requests: u32,
+    /// The other end, as in the trace of the dial.
+    pub peer: Option<SocketAddr>,
+    /// Our end.
+    pub local: Option<SocketAddr>,
 }
 
 /// One flow on its way out.
@@ -221,7 +225,7 @@ impl Dialer {
             let name = sni(tls, &target.host);
             stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
         }
-        Ok(Dialed { stream, lease, requests: 0 })
+        Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
     }
 
     /// Connects through a parent: to the parent, its TLS, CONNECT.
