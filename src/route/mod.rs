@@ -4,6 +4,8 @@ pub mod addresses;
 pub mod cluster;
 pub mod hosts;
 pub mod http;
+#[cfg(test)]
+pub(crate) mod shared_cases;
 pub mod snapshot;
 
 use std::sync::Arc;
