@@ -168,14 +168,15 @@ pub fn is_subset(a: &str, b: &str) -> bool {
 /// What two lists of patterns have in common: of each pair that overlaps the narrower one, in the order of the lists.
 pub fn intersection<'a>(a: &[&'a str], b: &[&'a str]) -> Vec<&'a str> {
     let pairs = a.iter().flat_map(|a| b.iter().map(move |b| (*a, *b)));
-    pairs
-        .filter_map(|(a, b)| if is_subset(a, b) { Some(a) } else { is_subset(b, a).then_some(b) })
-        .fold(Vec::new(), |mut common, pattern| {
+    pairs.filter_map(|(a, b)| if is_subset(a, b) { Some(a) } else { is_subset(b, a).then_some(b) }).fold(
+        Vec::new(),
+        |mut common, pattern| {
             if !common.contains(&pattern) {
                 common.push(pattern);
             }
             common
-        })
+        },
+    )
 }
 
 /// Orders the more specific pattern first: names before wildcards, then the longer, then by alphabet.
