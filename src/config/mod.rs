@@ -6,6 +6,7 @@
 
 pub mod code;
 pub mod diagnostic;
+pub mod kinds;
 pub mod read;
 pub mod resource;
 pub mod source;
