@@ -162,6 +162,11 @@ impl Snapshot {
 }
 
 impl Choice {
+    /// True if the flow goes out.
+    pub fn is_allowed(&self) -> bool {
+        self.verdict.is_ok()
+    }
+
     fn refused(service: Option<Arc<Service>>, refusal: Refusal) -> Self {
         Self { service, verdict: Err(refusal), would_deny: None }
     }

@@ -11,6 +11,8 @@ mod notes;
 mod routes;
 mod rules;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;

@@ -147,7 +147,8 @@ impl<'r> DestinationRule<'r> {
         fields.finish(cx);
         check_annotations(resource, KNOWN_ANNOTATIONS, cx);
         let absolute_form = choice_annotation(resource, PROXY_HTTP, PROXY_HTTP_FORMS, cx).unwrap_or(false);
-        let authorization = read_authorization(resource, cx);
+        // Someone may have written the password itself: no line of it is shown.
+        let authorization = read_authorization(resource, &mut resource.context(diagnostics).confidential());
         Some(Self { resource, host: host?, policy, subsets, export_to, authorization, absolute_form })
     }
 }
@@ -470,7 +471,6 @@ fn read_authorization(resource: &Resource, cx: &mut Context<'_>) -> Option<Spann
         _ => None,
     };
     let Some(value) = parsed else {
-        // The value is not shown: someone may have written the password itself.
         let report = cx.report(Code::BadCredentialReference, text.span, "this is no reference to credentials");
         report.help("write secret://name, secret://namespace/name or file:///path");
         return None;
