@@ -76,8 +76,6 @@ install_runner() {
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked --no-fail-fast
-        step "documentation examples"
-        cargo test --workspace --locked --doc -q
     else
         cargo test --workspace --locked --no-fail-fast
     fi
@@ -99,6 +97,7 @@ step "doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --locked --no-deps --document-private-items
 if [ $audit = yes ]; then run_audit; fi
 install_runner
-step "tests"
+step "examples in the documentation"
+cargo test --workspace --locked --doc -q
+step "tests" # last, so that the runner's summary is the last thing to be seen
 run_tests
-step "all good"
