@@ -1,0 +1,6 @@
+//! x
+mod answer;
+mod question;
+mod stages;
+mod suggest;
+mod text;
