@@ -10,7 +10,7 @@ use super::stages::{StageReport, Trail};
 use super::suggest::{Suggestion, suggestions};
 use crate::accept::ListenerSettings;
 use crate::flow::{
-    Ask, ErrorType, Failure, Flow, Host, Identity, ListenerKind, Name, Origin, Request, Source, Target, Workload,
+    Ask, ErrorType, Failure, Flow, Host, Identity, Name, Origin, Request, Source, Target, Workload,
 };
 use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
 use crate::route::{
@@ -328,7 +328,7 @@ impl Asking<'_> {
         let candidates = match &cluster.discovery {
             Discovery::Asked { .. } => vec![target.host.clone()],
             Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
-                endpoints.iter().filter_map(Endpoint::host).cloned().collect()
+                endpoints.iter().filter_map(host_of).collect()
             }
             Discovery::Missing(_) => Vec::new(), // Plan::problem has spoken
         };
@@ -567,6 +567,13 @@ fn hops(cluster: &Cluster, target: &Target) -> Vec<HopReport> {
     }
 }
 
+fn host_of(endpoint: &Endpoint) -> Option<Host> {
+    match &endpoint.at {
+        EndpointAddress::Host(host, _) => Some(host.clone()),
+        EndpointAddress::Unix(_) => None,
+    }
+}
+
 fn describe_endpoint(at: &EndpointAddress) -> String {
     match at {
         EndpointAddress::Host(host, port) => Target { host: host.clone(), port: *port }.to_string(),
@@ -610,14 +617,4 @@ fn place(origin: &Origin) -> Option<String> {
 /// Control characters could drive the terminal that shows the answer.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-impl Question {
-    /// True where there is a client to send a status to.
-    pub(super) fn kind(&self) -> ListenerKind {
-        match self {
-            Self::Sni(_) => ListenerKind::Sni,
-            _ => ListenerKind::Forward,
-        }
-    }
 }
