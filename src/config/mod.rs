@@ -1,1 +1,17 @@
-//! Files to resources to snapshot.
+//! The control half: files to resources and settings to one compiled [`Snapshot`](crate::route::Snapshot). The data plane never
+//! imports this; what is read here is handed over by `app`.
+//!
+//! [`source`] a file's text and places in it · [`yaml`] text to nodes · [`read`] nodes to typed values · [`resource`] a document with its
+//! metadata · [`diagnostic`] and [`code`] what is wrong.
+
+pub mod code;
+pub mod diagnostic;
+pub mod read;
+pub mod resource;
+pub mod source;
+pub mod yaml;
+
+pub use code::{Code, Severity};
+pub use diagnostic::{Context, Diagnostic, Diagnostics};
+pub use resource::{Kind, Metadata, Resource};
+pub use source::{Source, Span, Spanned};
