@@ -1,19 +1,21 @@
 //! Wires everything: bind all, then serve; signals; reload; the order of the end.
 //!
 //! [`parts`] turns a configuration into what the data plane takes · [`listeners`] binds before it closes · `watch` notices changed
-//! files · [`revoke`] judges live tunnels again · `stop` ends in order.
+//! files · `revoke` judges live tunnels again · `stop` ends in order.
 
 pub mod listeners;
 pub mod parts;
-pub mod revoke;
 
 mod admin_port;
 mod process;
+mod revoke;
 mod signals;
 mod stop;
 mod watch;
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,9 +98,9 @@ fn runtime(workers: usize) -> io::Result<Runtime> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// Name and address of each listener.
-    pub listeners: Vec<(String, std::net::SocketAddr)>,
+    pub listeners: Vec<(String, SocketAddr)>,
     /// The admin port, if there is one.
-    pub admin: Option<String>,
+    pub admin: Option<SocketAddr>,
 }
 
 impl std::fmt::Display for Addresses {
@@ -124,7 +126,7 @@ struct App {
 struct Running {
     threads: usize,
     drain: Duration,
-    files: Arc<[std::path::PathBuf]>,
+    files: Arc<[PathBuf]>,
     fingerprint: u64,
 }
 
@@ -249,7 +251,7 @@ impl App {
 
     fn tell_own_addresses(&self) {
         let proxies = self.listeners.addresses().map(|(_, address)| address).collect();
-        self.proxy.dialer.set_own(OwnListeners { proxies, admin: self.admin.tcp_address() });
+        self.proxy.dialer.set_own(OwnListeners { proxies, admin: self.admin.address() });
     }
 
     fn addresses(&self) -> Addresses {

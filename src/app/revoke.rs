@@ -1,21 +1,10 @@
 //! After a reload every live tunnel is judged again by the rules that are now in force.
 
 use crate::account::live::Live;
+use crate::config::settings::OnRevoke;
 use crate::flow::{Ask, Ending, Flow};
 use crate::route::Snapshot;
 use crate::tunnel::Proxy;
-
-/// What happens to tunnels that the new rules would not allow (`onRevoke`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnRevoke {
-    /// They are ended.
-    #[default]
-    Close,
-    /// They are logged.
-    Report,
-    /// Nobody looks.
-    Keep,
-}
 
 /// Judges all live tunnels; gives the number of those that are no longer allowed.
 pub(super) fn judge_again(proxy: &Proxy, snapshot: &Snapshot, what: OnRevoke) -> usize {
