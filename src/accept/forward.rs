@@ -229,7 +229,10 @@ impl Connection {
         // that no bytes followed: clients ask again on the same connection with credentials.
         let clean = matches!(head.body(), BodyLength::None) && (!connect || self.buf.is_empty());
         let retry = failure.error == ErrorType::AuthenticationRequired;
-        let keep_alive = clean && head.persistent() && (!connect || retry) && !self.proxy.drain.is_draining();
+        // So does a request that would leave its tunnel: what else it brings is not to be read.
+        let misdirected = failure.error == ErrorType::Misdirected;
+        let keep_alive =
+            clean && head.persistent() && (!connect || retry) && !misdirected && !self.proxy.drain.is_draining();
         let request_id = record.ensure_request_id();
         let challenge = self.settings.basic.as_ref().filter(|_| retry).map(|basic| basic.challenge());
         let via = self.proxy.via.load();

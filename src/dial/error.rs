@@ -195,9 +195,13 @@ impl DialError {
         self.error_type().row().phrase
     }
 
-    /// The whole chain of causes in one line, for the log.
     fn chain(&self, target: &Target) -> String {
-        let mut text = format!("{target}: {self}");
+        format!("{target}: {}", self.reason())
+    }
+
+    /// The whole chain of causes in one line, for the log.
+    pub(super) fn reason(&self) -> String {
+        let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             text.push_str(": ");

@@ -1,25 +1,34 @@
 //! The outbound half: resolve → judge addresses → TCP → hop → TLS, under one deadline. No policy but the cluster's own is here.
 
+mod connect;
+mod endpoints;
 mod error;
+mod hosts;
 mod own;
 mod resolve;
 mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout_at;
 
+use self::connect::Asking;
+use self::endpoints::{ClusterState, Endpoints};
 use self::own::Before;
-use crate::flow::{DialTrace, Host, Target};
-use crate::route::cluster::EndpointAddress;
-use crate::route::{Cluster, Discovery, Via};
+use self::resolve::Resolver;
+use self::tcp::{Pacing, RaceError};
+use crate::flow::{DialTrace, Host, Name, Target};
+use crate::http1::HeadLimits;
+use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::route::{Cluster, Discovery, Hop, Origination, Via};
 use crate::stream::Stream;
 
+pub use endpoints::Lease;
 pub use error::DialError;
 pub use own::OwnListeners;
 pub use resolve::ResolveError;
@@ -41,6 +50,8 @@ pub struct DialSettings {
     pub idle_pool: usize,
     /// `limits.headBytes`: of a parent's answer to our CONNECT.
     pub head_bytes: usize,
+    /// Our name in `Via` of a CONNECT to a parent; `None`: none is sent (`via.send: false`).
+    pub via: Option<Arc<str>>,
 }
 
 /// `dns` of the settings.
@@ -82,7 +93,9 @@ pub enum Family {
 #[derive(Debug)]
 pub struct Dialer {
     settings: ArcSwap<DialSettings>,
+    resolver: ArcSwap<Resolver>,
     own: ArcSwap<OwnListeners>,
+    endpoints: Endpoints,
     pending: AtomicUsize,
 }
 
@@ -97,13 +110,29 @@ pub struct Dialed {
     pub requests: u32,
 }
 
-/// One open flow at one endpoint.
-#[derive(Debug, Default)]
-pub struct Lease {}
-
 /// What idle upstream connections are kept by: cluster, endpoint or target, TLS identity, hop, source address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolKey {}
+
+/// One flow on its way out.
+#[derive(Clone, Copy, Debug)]
+struct Way<'a> {
+    cluster: &'a Arc<Cluster>,
+    target: &'a Target,
+    deadline: Instant,
+}
+
+/// A transport that stands.
+#[derive(Debug)]
+struct Reached {
+    stream: Stream,
+    lease: Lease,
+    /// When the attempt that succeeded began: its TLS shares the cluster's connect timeout.
+    began: Instant,
+}
+
+const ENDPOINTS_TRIED_MAX: usize = 3; // of one cluster for one flow: the client waits
+const HEAD_FIELDS_MAX: usize = 100; // of a parent's answer, as `limits.headFields` by default
 
 impl Dialer {
     /// Reads the system's resolver configuration where the settings ask for it.
@@ -111,7 +140,13 @@ impl Dialer {
     /// # Errors
     /// A sentence for the operator.
     pub fn new(settings: DialSettings) -> Result<Self, String> {
-        Ok(Self { settings: ArcSwap::from_pointee(settings), own: ArcSwap::default(), pending: AtomicUsize::new(0) })
+        Ok(Self {
+            resolver: ArcSwap::from_pointee(Resolver::new(&settings.dns, settings.dns_queries)?),
+            settings: ArcSwap::from_pointee(settings),
+            own: ArcSwap::default(),
+            endpoints: Endpoints::default(),
+            pending: AtomicUsize::new(0),
+        })
     }
 
     /// Takes new settings; the DNS cache is kept where its part did not change.
@@ -119,6 +154,9 @@ impl Dialer {
     /// # Errors
     /// A sentence for the operator; the old settings stay.
     pub fn set_settings(&self, settings: DialSettings) -> Result<(), String> {
+        if !self.resolver.load().fits(&settings.dns, settings.dns_queries) {
+            self.resolver.store(Arc::new(Resolver::new(&settings.dns, settings.dns_queries)?));
+        }
         self.settings.store(Arc::new(settings));
         Ok(())
     }
@@ -126,6 +164,16 @@ impl Dialer {
     /// Our own listening addresses: none of them is dialled by way of a literal or DNS, the admin port by no way.
     pub fn set_own(&self, own: OwnListeners) {
         self.own.store(Arc::new(own));
+    }
+
+    /// Dials under way.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Questions sent to DNS servers since the resolver's settings last changed.
+    pub fn dns_queries(&self) -> u64 {
+        self.resolver.load().asked()
     }
 
     /// Opens a stream to `target` the way `cluster` says.
@@ -142,62 +190,275 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
+        self.dial_onward(cluster, target, None, deadline, trace).await
+    }
+
+    /// The same for a client whose request has passed proxies before: `received_via` is its `Via`, and goes on to a parent, so that
+    /// two proxies that are each other's parent find the loop.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn dial_onward(
+        &self,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        received_via: Option<&str>,
+        deadline: Instant,
+        trace: &mut DialTrace,
+    ) -> Result<Dialed, DialError> {
         let _pending = self.enter()?;
-        let (peer, spelled) = match &cluster.discovery {
-            Discovery::Asked { port } => match target.host {
-                Host::Ip(ip) => (SocketAddr::new(ip, port.unwrap_or(target.port)), false),
-                Host::Name(_) => return Err(DialError::NoEndpoint(cluster.name.clone())),
-            },
-            Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } => {
-                match endpoints.first().map(|endpoint| &endpoint.at) {
-                    Some(EndpointAddress::Host(Host::Ip(ip), port)) => (SocketAddr::new(*ip, *port), true),
-                    _ => return Err(DialError::NoEndpoint(cluster.name.clone())),
+        let way = Way { cluster, target, deadline };
+        let Reached { mut stream, lease, began } = match &cluster.via {
+            Via::Direct => self.reach(way, trace).await?,
+            Via::Connect(hop) => Box::pin(self.through(way, hop, received_via, trace)).await?,
+        };
+        if let Some(tls) = &cluster.tls {
+            let name = sni(tls, &target.host);
+            stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
+        }
+        Ok(Dialed { stream, lease, requests: 0 })
+    }
+
+    /// Connects through a parent: to the parent, its TLS, CONNECT.
+    async fn through(
+        &self,
+        way: Way<'_>,
+        hop: &Hop,
+        received_via: Option<&str>,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let (asked, lease) = self.asked_of(way, hop)?;
+        let name = hop_name(hop);
+        trace.hop = Some(name.clone());
+        let on_the_way = |source| DialError::Hop { hop: name.clone(), source: Box::new(source) };
+        let to_hop = Way { cluster: &hop.cluster, ..way };
+        let Reached { mut stream, lease: hop_lease, began } = self.reach(to_hop, trace).await.map_err(on_the_way)?;
+        if let Some(tls) = &hop.cluster.tls {
+            let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
+            stream = originate(to_hop, tls, &name, stream, began, trace).await.map_err(on_the_way)?;
+        }
+        let settings = self.settings.load_full();
+        let asking = Asking {
+            hop: &name,
+            via: settings.via.as_deref(),
+            received_via,
+            head: HeadLimits { bytes: settings.head_bytes, fields: HEAD_FIELDS_MAX },
+        };
+        let started = Instant::now();
+        let until = way.deadline.min(started + way.cluster.connect_timeout);
+        let tunnel = timeout_at(until.into(), connect::connect(stream, hop, &asked, asking)).await;
+        trace.connect += started.elapsed();
+        let stream = match tunnel {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                trace.hop_status = error.hop_status();
+                return Err(match error {
+                    DialError::HopRefused { .. } | DialError::HopProtocol { .. } => error,
+                    error => on_the_way(error),
+                });
+            }
+            Err(_) => {
+                let step = format!("CONNECT {asked}").into();
+                return Err(on_the_way(DialError::Timeout { step, after: until - started }));
+            }
+        };
+        // The flow counts at the parent and at the endpoint asked for; the parent's count is the one that spreads load.
+        Ok(Reached { stream, lease: hop_lease.or(lease), began: Instant::now() })
+    }
+
+    /// What the parent is asked for: the rule's own target, else an endpoint of the cluster, else what the client asked for. A name
+    /// is the parent's to resolve; a literal is judged here.
+    fn asked_of(&self, way: Way<'_>, hop: &Hop) -> Result<(Target, Lease), DialError> {
+        if let Some(target) = &hop.target {
+            return Ok((target.clone(), Lease::default()));
+        }
+        let (host, port, spelled, lease) = match &way.cluster.discovery {
+            Discovery::Asked { port } => (&way.target.host, port.unwrap_or(way.target.port), false, Lease::default()),
+            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
+                let picked = self.endpoints.of(way.cluster).pick(way.cluster.balancing, endpoints, &[]);
+                let (index, lease) = picked.ok_or_else(|| no_endpoint(way.cluster))?;
+                match &endpoints[index].at {
+                    EndpointAddress::Host(host, port) => (host, *port, true, lease),
+                    EndpointAddress::Unix(path) => {
+                        let reason = format!("{} cannot be reached through a parent proxy", path.display());
+                        return Err(DialError::Configuration(reason.into()));
+                    }
                 }
             }
             Discovery::Missing(reason) => return Err(DialError::Configuration(reason.clone())),
         };
-        let Via::Direct = cluster.via else { return Err(DialError::Configuration("no parents yet".into())) };
-        let stream = self.connect(cluster, peer, spelled, deadline, trace).await?;
-        Ok(Dialed { stream: stream.into(), lease: Lease::default(), requests: 0 })
+        if let Host::Ip(ip) = host {
+            self.judge(way.cluster, SocketAddr::new(*ip, port), spelled)?;
+        }
+        Ok((Target { host: host.clone(), port }, lease))
     }
 
-    /// Connects to one address: judged, then dialled, nothing in between.
-    async fn connect(
+    /// Connects to where the cluster is, without what is around the transport.
+    async fn reach(&self, way: Way<'_>, trace: &mut DialTrace) -> Result<Reached, DialError> {
+        match &way.cluster.discovery {
+            Discovery::Asked { port } => {
+                let port = port.unwrap_or(way.target.port);
+                match &way.target.host {
+                    Host::Ip(ip) => self.reach_address(way, SocketAddr::new(*ip, port), false, trace).await,
+                    Host::Name(name) => Box::pin(self.reach_name(way, name, port, None, trace)).await,
+                }
+            }
+            Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } => match endpoints.as_slice() {
+                [] => Err(no_endpoint(way.cluster)),
+                [endpoint] => self.reach_endpoint(way, endpoint, trace).await,
+                endpoints => Box::pin(self.reach_one_of(way, endpoints, trace)).await,
+            },
+            Discovery::Missing(reason) => Err(DialError::Configuration(reason.clone())),
+        }
+    }
+
+    /// Tries endpoints until one connects.
+    async fn reach_one_of(
         &self,
-        cluster: &Cluster,
+        way: Way<'_>,
+        endpoints: &[Endpoint],
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let state = self.endpoints.of(way.cluster);
+        let mut tried = Vec::with_capacity(ENDPOINTS_TRIED_MAX);
+        let mut failed: Option<DialError> = None;
+        while tried.len() < ENDPOINTS_TRIED_MAX
+            && let Some((index, lease)) = state.pick(way.cluster.balancing, endpoints, &tried)
+        {
+            tried.push(index);
+            match self.reach_endpoint(way, &endpoints[index], trace).await {
+                Ok(reached) => return Ok(Reached { lease: lease.or(reached.lease), ..reached }),
+                Err(error) if error.is_of_one_endpoint() && Instant::now() < way.deadline => {
+                    failed = Some(match failed {
+                        Some(kept) if kept.weight() >= error.weight() => kept,
+                        _ => error,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| no_endpoint(way.cluster)))
+    }
+
+    async fn reach_endpoint(
+        &self,
+        way: Way<'_>,
+        endpoint: &Endpoint,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        match &endpoint.at {
+            EndpointAddress::Host(Host::Ip(ip), port) => {
+                self.reach_address(way, SocketAddr::new(*ip, *port), true, trace).await
+            }
+            EndpointAddress::Host(Host::Name(name), port) => {
+                let state = self.endpoints.of(way.cluster);
+                Box::pin(self.reach_name(way, name, *port, Some(&state), trace)).await
+            }
+            EndpointAddress::Unix(path) => {
+                let began = Instant::now();
+                trace.attempts += 1;
+                let until = way.deadline.min(began + way.cluster.connect_timeout);
+                let peer = || path.display().to_string().into();
+                match timeout_at(until.into(), UnixStream::connect(path)).await {
+                    Ok(Ok(stream)) => Ok(Reached { stream: stream.into(), lease: Lease::default(), began }),
+                    Ok(Err(source)) => Err(DialError::Connect { peer: peer(), source }),
+                    Err(_) => {
+                        let step = format!("connect to {}", path.display()).into();
+                        Err(DialError::Timeout { step, after: until - began })
+                    }
+                }
+            }
+        }
+    }
+
+    /// The straight way: one address, one attempt.
+    async fn reach_address(
+        &self,
+        way: Way<'_>,
         peer: SocketAddr,
         spelled: bool,
-        deadline: Instant,
         trace: &mut DialTrace,
-    ) -> Result<TcpStream, DialError> {
-        cluster.addresses.judge(peer.ip()).map_err(DialError::Prohibited)?;
-        let before = self.own.load().before(peer, spelled);
-        if before == Before::Own {
-            return Err(DialError::Loop(peer));
-        }
-        let started = Instant::now();
-        let until = deadline.min(started + cluster.connect_timeout);
+    ) -> Result<Reached, DialError> {
+        let before = self.judge(way.cluster, peer, spelled)?;
+        let began = Instant::now();
         trace.upstream = Some(peer);
         trace.attempts += 1;
-        let connected = timeout_at(until.into(), tcp::connect(peer, &cluster.source)).await;
-        trace.connect += started.elapsed();
-        let stream = match connected {
-            Ok(connected) => {
-                connected.map_err(|source| DialError::Connect { peer: peer.to_string().into(), source })?
-            }
-            Err(_) => {
-                let step = format!("connect to {peer}").into();
-                return Err(DialError::Timeout { step, after: until - started });
-            }
-        };
-        if before == Before::AskSocket {
-            let local =
-                stream.local_addr().map_err(|source| DialError::Connect { peer: peer.to_string().into(), source })?;
-            if OwnListeners::is_own_end(peer, local) {
-                return Err(DialError::Loop(peer));
-            }
+        let connected = attempt(way, peer, before, began).await;
+        trace.connect += began.elapsed();
+        Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
+    }
+
+    /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.
+    async fn reach_name(
+        &self,
+        way: Way<'_>,
+        name: &Name,
+        port: u16,
+        state: Option<&ClusterState>,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let started = Instant::now();
+        let lookup = self.resolver.load().lookup(name);
+        if let Some(ip) = lookup.sole_address() {
+            return self.reach_address(way, SocketAddr::new(ip, port), false, trace).await;
         }
-        Ok(stream)
+        let settings = self.settings.load_full();
+        let pacing = Pacing {
+            delay: settings.happy_eyeballs_delay,
+            attempts_max: settings.dns.addresses_max,
+            deadline: way.deadline,
+        };
+        let first_only = matches!(way.cluster.discovery, Discovery::Dns { first_address_only: true, .. });
+        let arrange = |ips: &mut Vec<IpAddr>| match state {
+            _ if first_only => ips.truncate(1),
+            Some(state) => state.order(way.cluster.balancing, ips, port),
+            None => {}
+        };
+        let (mut resolved, mut upstream, mut attempts) = (None, None, 0);
+        let begin = |ip: IpAddr| {
+            let now = Instant::now();
+            resolved.get_or_insert(now);
+            let peer = SocketAddr::new(ip, port);
+            let before = self.judge(way.cluster, peer, false)?;
+            tracing::debug!(%peer, %name, "dialling");
+            upstream = Some(peer);
+            attempts += 1;
+            Ok(attempt(way, peer, before, now))
+        };
+        let raced = tcp::race(lookup, pacing, arrange, begin).await;
+        let began = resolved.unwrap_or_else(Instant::now);
+        trace.dns += began - started;
+        trace.connect += began.elapsed();
+        trace.attempts += attempts;
+        let failed = match raced {
+            Ok((ip, stream)) => {
+                trace.upstream = Some(SocketAddr::new(ip, port));
+                let mut lease = Lease::default();
+                if let Some(state) = state {
+                    state.count_address(&mut lease, ip, port);
+                }
+                return Ok(Reached { stream: stream.into(), lease, began });
+            }
+            Err(failed) => failed,
+        };
+        trace.upstream = upstream.or(trace.upstream);
+        Err(match (failed, upstream) {
+            (RaceError::Dial(error), _) => error,
+            (RaceError::Late, Some(peer)) => {
+                DialError::Timeout { step: format!("connect to {peer}").into(), after: began.elapsed() }
+            }
+            (RaceError::Late, None) => DialError::Resolve { name: name.clone(), source: ResolveError::Timeout },
+            (RaceError::Resolve(source), _) => DialError::Resolve { name: name.clone(), source },
+        })
+    }
+
+    /// Judges exactly the address that is dialled next.
+    fn judge(&self, cluster: &Cluster, peer: SocketAddr, spelled: bool) -> Result<Before, DialError> {
+        cluster.addresses.judge(peer.ip()).map_err(DialError::Prohibited)?;
+        match self.own.load().before(peer, spelled) {
+            Before::Own => Err(DialError::Loop(peer)),
+            before => Ok(before),
+        }
     }
 
     fn enter(&self) -> Result<Pending<'_>, DialError> {
@@ -221,6 +482,85 @@ impl Dialer {
 
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.
     pub fn checkin(&self, _key: PoolKey, _dialed: Dialed) {}
+}
+
+/// Connects to an address that was judged; what only the connected socket tells is judged on it.
+async fn attempt(way: Way<'_>, peer: SocketAddr, before: Before, began: Instant) -> Result<TcpStream, DialError> {
+    let until = way.deadline.min(began + way.cluster.connect_timeout);
+    let failed = |source| DialError::Connect { peer: peer.to_string().into(), source };
+    let stream = match timeout_at(until.into(), tcp::connect(peer, &way.cluster.source)).await {
+        Ok(connected) => connected.map_err(failed)?,
+        Err(_) => {
+            let after = until.saturating_duration_since(began);
+            return Err(DialError::Timeout { step: format!("connect to {peer}").into(), after });
+        }
+    };
+    if before == Before::AskSocket && OwnListeners::is_own_end(peer, stream.local_addr().map_err(failed)?) {
+        return Err(DialError::Loop(peer));
+    }
+    Ok(stream)
+}
+
+/// Wraps TLS of ours around a stream.
+async fn originate(
+    way: Way<'_>,
+    tls: &Origination,
+    name: &Host,
+    stream: Stream,
+    began: Instant,
+    trace: &mut DialTrace,
+) -> Result<Stream, DialError> {
+    let client = tls.client.as_ref().map_err(|problem| DialError::Configuration(problem.clone()))?;
+    let started = Instant::now();
+    let until = way.deadline.min(began + way.cluster.connect_timeout);
+    let shaken = timeout_at(until.into(), client.connect(stream, name)).await;
+    trace.connect += started.elapsed();
+    let error = match shaken {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(source)) => DialError::Tls { name: name.to_string().into(), source },
+        Err(_) => {
+            let after = until.saturating_duration_since(began);
+            DialError::Timeout { step: format!("TLS handshake with {name}").into(), after }
+        }
+    };
+    trace.transport_failure = Some(error.reason().into());
+    Err(error)
+}
+
+/// The name that TLS asks for and verifies.
+fn sni(tls: &Origination, asked: &Host) -> Host {
+    match &tls.sni {
+        Sni::Fixed(name) => Host::Name(name.clone()),
+        Sni::Asked => asked.clone(),
+    }
+}
+
+/// The parent as written: its address where it has one, else the name of its cluster.
+fn hop_name(hop: &Hop) -> Arc<str> {
+    match &hop.cluster.discovery {
+        Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => match endpoints.as_slice() {
+            [Endpoint { at: EndpointAddress::Host(host, port), .. }] => {
+                Target { host: host.clone(), port: *port }.to_string().into()
+            }
+            [Endpoint { at: EndpointAddress::Unix(path), .. }] => path.display().to_string().into(),
+            _ => hop.cluster.name.clone(),
+        },
+        Discovery::Asked { .. } | Discovery::Missing(_) => hop.cluster.name.clone(),
+    }
+}
+
+fn hop_host(hop: &Hop) -> Option<&Host> {
+    match &hop.cluster.discovery {
+        Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => match endpoints.first()?.at {
+            EndpointAddress::Host(ref host, _) => Some(host),
+            EndpointAddress::Unix(_) => None,
+        },
+        Discovery::Asked { .. } | Discovery::Missing(_) => None,
+    }
+}
+
+fn no_endpoint(cluster: &Cluster) -> DialError {
+    DialError::NoEndpoint(cluster.name.clone())
 }
 
 /// One dial under way, counted until it is done or dropped.

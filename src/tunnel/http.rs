@@ -128,7 +128,12 @@ impl Proxy {
             Next::KeepAlive(upstream) | Next::Close(upstream) => upstream.take(),
             Next::Abort(_) | Next::Switched(_) => None,
         };
-        let Some(upstream) = upstream.filter(|_| cluster.requests_per_connection_max != 1) else { return exchanged };
+        let Some(mut upstream) = upstream else { return exchanged };
+        upstream.dialed.requests = upstream.dialed.requests.saturating_add(1);
+        let requests_max = cluster.requests_per_connection_max;
+        if requests_max != 0 && upstream.dialed.requests >= requests_max {
+            return exchanged;
+        }
         if exchanged.connection_bound_auth || pinned.as_ref().is_some_and(|pinned| pinned.key == key) {
             *pinned = Some(Pinned { key, upstream });
         } else {

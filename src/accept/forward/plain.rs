@@ -54,11 +54,18 @@ impl Connection {
         let keep_alive = head.persistent() && !self.proxy.drain.is_draining();
         let mut down = Downstream { stream: &mut self.stream, buf: &mut self.buf, patience: &mut self.patience };
         match self.proxy.exchange(&mut down, head, &plan, keep_alive, &mut self.pinned, &mut record).await {
-            Ok(exchanged) => self.exchanged(exchanged, &source, plan, record),
+            Ok(exchanged) => {
+                let unread = !exchanged.request_whole;
+                let after = self.exchanged(exchanged, &source, plan, record);
+                if unread && matches!(after, After::Close) {
+                    self.linger().await;
+                }
+                after
+            }
             Err(ExchangeError::Failed(failure)) => self.refuse(head, record, failure).await,
             Err(ExchangeError::ClientGone | ExchangeError::Stale) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
-                After::Close
+                After::Abort
             }
         }
     }
