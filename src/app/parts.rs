@@ -129,7 +129,7 @@ fn account(log: &settings::AccessLog, settings: &Settings, diagnostics: &mut Dia
     AccountSettings { target, encoding, format: log.format.value.to_string() }
 }
 
-fn dial(settings: &Settings) -> DialSettings {
+fn dial(settings: &Settings, via: &ViaName) -> DialSettings {
     let dns = &settings.dns;
     let family = match dns.family {
         settings::Family::Any => Family::Any,
@@ -154,6 +154,7 @@ fn dial(settings: &Settings) -> DialSettings {
         dns_queries: settings.limits.dns_queries,
         idle_pool: settings.limits.idle_pool,
         head_bytes: settings.limits.head_bytes,
+        via: via.sent().map(Into::into),
     }
 }
 

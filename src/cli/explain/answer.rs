@@ -9,6 +9,7 @@ use super::question::Question;
 use super::stages::{StageReport, Trail};
 use super::suggest::{Suggestion, suggestions};
 use crate::accept::ListenerSettings;
+use crate::dial::OwnListeners;
 use crate::flow::{
     Ask, ErrorType, Failure, Flow, Host, Identity, Name, Origin, Request, Source, Target, Workload,
 };
@@ -112,8 +113,8 @@ pub(super) struct Asking<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) sni: Option<&'a str>,
     pub(super) snapshot: &'a Snapshot,
-    /// Listening addresses of ours.
-    pub(super) own: &'a [SocketAddr],
+    /// Listening addresses of ours, as configured.
+    pub(super) own: &'a OwnListeners,
     pub(super) answers: &'a Answers,
     /// The YAML that an `allow` entry at this place stands for.
     pub(super) expansion: &'a dyn Fn(&Origin) -> Option<String>,
@@ -184,7 +185,7 @@ impl Asking<'_> {
         trail.pass(Stage::Listener, None, format!("{} may use listener {name}{who}", self.client));
         Ok(Source {
             peer: SocketAddr::new(self.client, 0),
-            local: self.own.first().copied().unwrap_or_else(|| SocketAddr::new(self.client, 0)),
+            local: self.own.proxies.first().copied().unwrap_or_else(|| SocketAddr::new(self.client, 0)),
             listener: self.listener.name.clone(),
             workload: self.listener.workload.clone(),
             identity,
@@ -322,53 +323,42 @@ impl Asking<'_> {
             trail.skip(Stage::Addresses, "judged for each request inside the tunnel; ask with http://".to_owned());
             return Ok(());
         }
-        let target = plan.question.target();
-        let cluster = plan.dialled();
-        let asked = matches!(cluster.discovery, Discovery::Asked { .. });
-        let candidates = match &cluster.discovery {
-            Discovery::Asked { .. } => vec![target.host.clone()],
-            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
-                endpoints.iter().filter_map(host_of).collect()
-            }
-            Discovery::Missing(_) => Vec::new(), // Plan::problem has spoken
-        };
-        if candidates.is_empty() {
-            trail.pass(Stage::Addresses, None, "a Unix socket, allowed by files.sockets".to_owned());
-            return Ok(());
-        }
-        let mut judged = Vec::new();
-        let mut last = None;
-        for host in candidates {
-            match self.addresses_of(&host, trail) {
-                Addresses::Unknown => judged.push(format!("{host} not judged")),
-                Addresses::Failed(failure) => last = Some(failure),
-                Addresses::Known(addresses) => {
-                    for ip in addresses {
-                        match self.judge_address(cluster, ip, target.port, asked || host.name().is_some()) {
-                            Ok(()) => judged.push(format!("{ip} may be dialled")),
-                            Err(failure) => last = Some(failure),
+        let (mut judged, mut known) = (Vec::new(), false);
+        for step in plan.steps() {
+            let mut refused = None;
+            let before = judged.len();
+            for (host, port) in &step.addresses {
+                match self.addresses_of(host, trail) {
+                    Addresses::Unknown => judged.push(format!("{host} not judged")),
+                    Addresses::Failed(failure) => refused = Some(failure),
+                    Addresses::Known(addresses) => {
+                        let spelled = step.spelled && host.ip().is_some();
+                        for ip in addresses {
+                            match self.judge_address(step.cluster, SocketAddr::new(ip, *port), spelled) {
+                                Ok(()) => {
+                                    known = true;
+                                    judged.push(format!("{ip} may be dialled"));
+                                }
+                                Err(failure) => refused = Some(failure),
+                            }
                         }
                     }
                 }
             }
-        }
-        match (judged.is_empty(), last) {
             // As when dialling: one address that may be dialled is enough.
-            (true, Some(failure)) => {
-                trail.refuse(Stage::Addresses, place(&cluster.origin), failure.log.to_string());
-                Err(failure)
-            }
-            _ => {
-                let only_unknown = judged.iter().all(|text| text.ends_with("not judged"));
-                let text = judged.join(", ");
-                if only_unknown {
-                    trail.skip(Stage::Addresses, format!("{text}: DNS is asked only with --resolve"));
-                } else {
-                    trail.pass(Stage::Addresses, None, text);
-                }
-                Ok(())
+            if let (true, Some(failure)) = (judged.len() == before, refused) {
+                trail.refuse(Stage::Addresses, place(&step.cluster.origin), failure.log.to_string());
+                return Err(failure);
             }
         }
+        match (judged.is_empty(), known) {
+            (true, _) => trail.pass(Stage::Addresses, None, "none to judge: a Unix socket, or the parent resolves".to_owned()),
+            (false, true) => trail.pass(Stage::Addresses, None, judged.join(", ")),
+            (false, false) => {
+                trail.skip(Stage::Addresses, format!("{}: DNS is asked only with --resolve", judged.join(", ")));
+            }
+        }
+        Ok(())
     }
 
     fn addresses_of(&self, host: &Host, trail: &mut Trail) -> Addresses {
@@ -387,14 +377,16 @@ impl Asking<'_> {
         }
     }
 
-    fn judge_address(&self, cluster: &Cluster, ip: IpAddr, port: u16, could_loop: bool) -> Result<(), Failure> {
-        if could_loop && self.own.contains(&SocketAddr::new(ip, port)) {
-            return Err(Failure::new(ErrorType::LoopDetected, format!("{ip} port {port} is this proxy itself")));
-        }
-        cluster.addresses.judge(ip).map_err(|prohibited| {
+    /// Judges an address as the dialler does. `spelled`: a resource spells it out, so that a listener of ours may be meant.
+    fn judge_address(&self, cluster: &Cluster, peer: SocketAddr, spelled: bool) -> Result<(), Failure> {
+        cluster.addresses.judge(peer.ip()).map_err(|prohibited| {
             Failure::new(ErrorType::IpProhibited, "the address of this destination may not be reached")
-                .logged(format!("{prohibited}: refused unless a resource or addresses.allow opens it"))
-        })
+                .logged(format!("{prohibited}; a resource or addresses.allow would have to open it"))
+        })?;
+        if self.own.is_ours(peer, spelled) {
+            return Err(Failure::new(ErrorType::LoopDetected, format!("{peer} is this proxy itself")));
+        }
+        Ok(())
     }
 
     fn describe_consistency(&self) -> String {
@@ -419,11 +411,17 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// The cluster whose addresses we connect to: the parent's where there is one.
-    fn dialled(&self) -> &Cluster {
-        match &self.route.cluster.via {
-            Via::Direct => &self.route.cluster,
-            Via::Connect(hop) => &hop.cluster,
+    /// What is judged before it is dialled: what a parent is asked for where that is an address, then where we connect to.
+    fn steps(&self) -> Vec<Step<'_>> {
+        let cluster = &*self.route.cluster;
+        let target = self.question.target();
+        match &cluster.via {
+            Via::Direct => vec![Step::of(cluster, target)],
+            Via::Connect(hop) => {
+                let mut asked = Step::of(cluster, hop.target.as_ref().unwrap_or(target));
+                asked.addresses.retain(|(host, _)| host.ip().is_some() && hop.target.is_none());
+                vec![asked, Step::of(&hop.cluster, target)]
+            }
         }
     }
 
@@ -441,7 +439,9 @@ impl Plan<'_> {
             Via::Direct => None,
             Via::Connect(hop) => Some(hop),
         };
-        for cluster in std::iter::once(&**cluster).chain(hop.map(|hop| &*hop.cluster)) {
+        // A rule that says what the parent is asked for leaves nothing to the cluster's own endpoints.
+        let own = hop.is_none_or(|hop| hop.target.is_none()).then_some(&**cluster);
+        for cluster in own.into_iter().chain(hop.map(|hop| &*hop.cluster)) {
             match &cluster.discovery {
                 Discovery::Missing(why) => return Some(configuration(why)),
                 Discovery::Static(endpoints) if endpoints.is_empty() => {
@@ -489,6 +489,26 @@ impl Plan<'_> {
             TunnelKind::Opaque => {}
         }
         text
+    }
+}
+
+/// Addresses of one cluster of which at least one has to be good.
+struct Step<'a> {
+    cluster: &'a Cluster,
+    addresses: Vec<(Host, u16)>,
+    spelled: bool,
+}
+
+impl<'a> Step<'a> {
+    fn of(cluster: &'a Cluster, target: &Target) -> Self {
+        let addresses = match &cluster.discovery {
+            Discovery::Asked { port } => vec![(target.host.clone(), port.unwrap_or(target.port))],
+            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
+                endpoints.iter().filter_map(host_of).collect()
+            }
+            Discovery::Missing(_) => Vec::new(), // Plan::problem has spoken
+        };
+        Self { cluster, addresses, spelled: !matches!(cluster.discovery, Discovery::Asked { .. }) }
     }
 }
 
@@ -567,9 +587,9 @@ fn hops(cluster: &Cluster, target: &Target) -> Vec<HopReport> {
     }
 }
 
-fn host_of(endpoint: &Endpoint) -> Option<Host> {
+fn host_of(endpoint: &Endpoint) -> Option<(Host, u16)> {
     match &endpoint.at {
-        EndpointAddress::Host(host, _) => Some(host.clone()),
+        EndpointAddress::Host(host, port) => Some((host.clone(), *port)),
         EndpointAddress::Unix(_) => None,
     }
 }

@@ -6,9 +6,6 @@ mod stages;
 mod suggest;
 mod text;
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
 use self::answer::{Answers, Asking, Decision, Explanation};
 use self::question::{NoQuestion, Question};
 use super::args::{ExplainArgs, Format};
@@ -17,11 +14,9 @@ use super::exit::Exit;
 use super::{complain, load};
 use crate::accept::ListenerSettings;
 use crate::app::parts::Parts;
-use crate::dial::Dialer;
+use crate::dial::{Dialer, OwnListeners, ResolveError};
 use crate::flow::{Failure, Name};
 use crate::http1::HeadLimits;
-
-const RESOLVE_TIME: Duration = Duration::from_secs(10);
 
 pub(super) fn explain(args: &ExplainArgs) -> Exit {
     let parts = match load::parts_of_explain(args) {
@@ -67,7 +62,8 @@ fn ask(
     question: &Result<Question, Failure>,
     answers: &Answers,
 ) -> Explanation {
-    let own: Vec<SocketAddr> = parts.listeners.iter().map(|wanted| wanted.address).collect();
+    let proxies = parts.listeners.iter().map(|wanted| wanted.address).collect();
+    let own = OwnListeners { proxies, admin: parts.admin };
     let asking = Asking {
         listener,
         client: args.client.to_canonical(),
@@ -96,10 +92,11 @@ fn resolve(parts: &Parts, names: &[Name]) -> Result<Answers, String> {
     let runtime = runtime.map_err(|error| format!("start the runtime: {error}"))?;
     runtime.block_on(async {
         let dialer = Dialer::new(parts.dial.clone())?;
-        let deadline = Instant::now() + RESOLVE_TIME;
         let mut answers = Answers::new();
         for name in names {
-            answers.insert(name.clone(), dialer.resolve(name, deadline).await);
+            let addresses = dialer.addresses(name).await;
+            let failed = |error: ResolveError| Failure::new(error.error_type(), format!("{name}: {error}"));
+            answers.insert(name.clone(), addresses.map_err(failed));
         }
         Ok(answers)
     })
