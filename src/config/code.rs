@@ -85,6 +85,7 @@ codes! {
     E041 NameUsedTwice: "Names of listeners, gateways and secrets identify them in logs, metrics and references, so each is used once.",
     E042 AddressUsedTwice: "Two listeners, or a listener and the admin port, cannot be bound to the same address and port.",
     E043 Conflict: "Two settings that are both present contradict each other, or a setting stands where it has no meaning.",
+    W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
     W040 NoListener: "The settings leave nothing to listen on (`listeners: []`), so no client can reach this process.",
 }
 

@@ -6,12 +6,15 @@
 
 pub mod code;
 pub mod diagnostic;
+mod names;
 pub mod read;
 pub mod resource;
+pub mod settings;
 pub mod source;
 pub mod yaml;
 
 pub use code::{Code, Severity};
 pub use diagnostic::{Context, Diagnostic, Diagnostics};
 pub use resource::{Kind, Metadata, Resource};
+pub use settings::{Overrides, Settings};
 pub use source::{Source, Span, Spanned};

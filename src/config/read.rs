@@ -257,6 +257,12 @@ impl Node {
         }
     }
 
+    /// A whole number that counts things.
+    pub fn count(&self, bounds: RangeInclusive<usize>, cx: &mut Context<'_>) -> Option<usize> {
+        let bounds = *bounds.start() as u64..=*bounds.end() as u64;
+        self.whole(bounds, cx).and_then(|count| usize::try_from(count).ok())
+    }
+
     /// A port, 1 to 65535.
     pub fn port(&self, cx: &mut Context<'_>) -> Option<u16> {
         self.whole(1..=u64::from(u16::MAX), cx).and_then(|port| u16::try_from(port).ok())
