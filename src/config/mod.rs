@@ -6,6 +6,7 @@
 
 pub mod code;
 pub mod diagnostic;
+pub mod kinds;
 mod names;
 pub mod read;
 pub mod resource;
