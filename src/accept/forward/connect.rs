@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadBuf};
 
 use super::{Connection, Inside};
-use crate::account::AccessRecord;
+use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
 use crate::http1::RequestHead;
 use crate::route::{Route, TunnelKind};
@@ -33,7 +33,7 @@ enum Connected {
 impl Connection {
     /// Serves a CONNECT; gives the connection back where HTTP follows on it.
     pub(super) async fn connect(mut self, head: RequestHead, target: Target) -> Option<Self> {
-        let mut record = self.record(&head, "-", &target.to_string());
+        let mut record = self.record(&head, Requested::Tunnel(&target));
         let connected = match self.authenticated(&head, &mut record).await {
             Ok(source) => {
                 self.source = source;
