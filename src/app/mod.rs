@@ -29,8 +29,8 @@ use self::parts::{ConfigurationSource, Parts};
 use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
-use crate::account::{Account, AccountError, Tunnels};
-use crate::config::Diagnostics;
+use crate::account::{Account, AccountError, Tunnels, metrics};
+use crate::config::{Diagnostics, Severity};
 use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
 use crate::tunnel::Proxy;
@@ -67,19 +67,19 @@ pub enum StartError {
 const FLUSH_TIME: Duration = Duration::from_secs(2); // a log that nobody reads must not keep the process from ending
 const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
 
-/// Runs the proxy until a signal ends it. `announce` is told where it listens, once everything is bound and served.
+/// Runs the proxy until a signal ends it. `announce` is told where it listens: once everything is bound
+/// and served, and again whenever a reload changed that.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
-pub fn run(source: ConfigurationSource, announce: impl FnOnce(&Addresses)) -> Result<End, StartError> {
+pub fn run(source: ConfigurationSource, announce: impl Fn(&Addresses) + 'static) -> Result<End, StartError> {
     let parts = source.load().map_err(StartError::Configuration)?;
     process::raise_open_files();
     let runtime = runtime(process::workers(parts.threads)).map_err(StartError::Runtime)?;
     let account = Account::new(&parts.account)?;
     let end = runtime.block_on(async {
         let mut signals = Signals::new().map_err(StartError::Runtime)?;
-        let mut app = App::start(source, parts, account.clone()).await?;
-        announce(&app.addresses());
+        let mut app = App::start(source, parts, account.clone(), Box::new(announce)).await?;
         Ok(app.run(&mut signals).await)
     });
     // Flows that are cut here write their lines when they are dropped, so the log is closed last.
@@ -95,7 +95,7 @@ fn runtime(workers: usize) -> io::Result<Runtime> {
 }
 
 /// Where the proxy listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// Name and address of each listener.
     pub listeners: Vec<(String, SocketAddr)>,
@@ -120,6 +120,8 @@ struct App {
     watch: Watch,
     /// What of the running configuration is asked for later.
     running: Running,
+    announce: Box<dyn Fn(&Addresses)>,
+    announced: Addresses,
 }
 
 /// The parts of the running configuration that no other module keeps.
@@ -132,7 +134,13 @@ struct Running {
 
 impl App {
     /// Binds everything, then serves.
-    async fn start(source: ConfigurationSource, parts: Parts, account: Arc<Account>) -> Result<Self, StartError> {
+    async fn start(
+        source: ConfigurationSource,
+        parts: Parts,
+        account: Arc<Account>,
+        announce: Box<dyn Fn(&Addresses)>,
+    ) -> Result<Self, StartError> {
+        report(&parts.warnings);
         let mut listeners = Listeners::default();
         let plan = listeners.plan(parts.listeners)?;
         let mut admin = AdminPort::default();
@@ -156,8 +164,18 @@ impl App {
         watch.set_files(&running.files);
         admin.apply(admin_plan, &proxy);
         listeners.apply(plan, &proxy);
-        let app = Self { source: Arc::new(source), proxy, listeners, admin, watch, running };
-        app.tell_own_addresses();
+        metrics::config_loaded(proxy.snapshot.load().generation());
+        let mut app = Self {
+            source: Arc::new(source),
+            proxy,
+            listeners,
+            admin,
+            watch,
+            running,
+            announce,
+            announced: Addresses::default(),
+        };
+        app.tell_addresses();
         Ok(app)
     }
 
@@ -185,6 +203,7 @@ impl App {
     async fn reload(&mut self, why: &str) {
         let started = Instant::now();
         let source = self.source.clone();
+        let before = self.fingerprint().await;
         let loaded = match tokio::task::spawn_blocking(move || source.load()).await {
             Ok(loaded) => loaded,
             Err(panic) => {
@@ -192,27 +211,32 @@ impl App {
                 return;
             }
         };
+        // Taken before the files were read, so that a change in between counts as one; and whatever comes of the reload: the same
+        // bytes are not worth another try each minute.
+        self.running.fingerprint = before;
         match loaded {
             Ok(parts) => match self.apply(parts).await {
                 Ok((generation, revoked)) => {
+                    metrics::config_loaded(generation);
                     let took = started.elapsed().as_millis();
                     tracing::info!(why, generation, revoked, took_ms = took, "reloaded");
                 }
-                Err(error) => tracing::error!(why, error = chain(&error), "not reloaded, the old configuration stays"),
+                Err(error) => {
+                    metrics::config_rejected();
+                    tracing::error!(why, error = chain(&error), "not reloaded, the old configuration stays");
+                }
             },
             Err(diagnostics) => {
-                for diagnostic in diagnostics.iter() {
-                    tracing::error!("{diagnostic}");
-                }
+                metrics::config_rejected();
+                report(&diagnostics);
                 tracing::error!(why, errors = diagnostics.errors(), "not reloaded, the old configuration stays");
-                // The same bytes are not worth another try each minute.
-                self.running.fingerprint = self.fingerprint().await;
             }
         }
     }
 
     /// Everything that can fail comes first; then all of it is in force at once.
     async fn apply(&mut self, parts: Parts) -> Result<(u64, usize), StartError> {
+        report(&parts.warnings);
         let plan = self.listeners.plan(parts.listeners)?;
         let admin_plan = self.admin.plan(parts.admin)?;
         self.proxy.account.set(&parts.account)?;
@@ -226,13 +250,14 @@ impl App {
         self.proxy.via.store(Arc::new(parts.via));
         self.admin.apply(admin_plan, &self.proxy);
         self.listeners.apply(plan, &self.proxy);
-        self.tell_own_addresses();
+        self.tell_addresses();
         self.watch.set_files(&parts.files);
+        let same_files = *self.running.files == *parts.files;
         self.running = Running {
             threads: self.running.threads,
             drain: parts.drain,
             files: parts.files.into(),
-            fingerprint: parts.fingerprint,
+            fingerprint: if same_files { self.running.fingerprint } else { parts.fingerprint },
         };
         let (proxy, snapshot, on_revoke) = (self.proxy.clone(), parts.snapshot, parts.on_revoke);
         // Off the workers: there may be 20,000 of them.
@@ -249,13 +274,16 @@ impl App {
         tokio::task::spawn_blocking(move || fingerprint(&files)).await.unwrap_or(self.running.fingerprint)
     }
 
-    fn tell_own_addresses(&self) {
-        let proxies = self.listeners.addresses().map(|(_, address)| address).collect();
-        self.proxy.dialer.set_own(OwnListeners { proxies, admin: self.admin.address() });
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses { listeners: self.listeners.addresses().collect(), admin: self.admin.address() }
+    /// The dialler must not reach them, and whoever started us waits for them.
+    fn tell_addresses(&mut self) {
+        let addresses = Addresses { listeners: self.listeners.addresses().collect(), admin: self.admin.address() };
+        if addresses == self.announced {
+            return;
+        }
+        let proxies = addresses.listeners.iter().map(|(_, address)| *address).collect();
+        self.proxy.dialer.set_own(OwnListeners { proxies, admin: addresses.admin });
+        (self.announce)(&addresses);
+        self.announced = addresses;
     }
 
     async fn stop(&mut self, deadline: Option<Duration>, signals: &mut Signals) -> End {
@@ -283,6 +311,16 @@ impl App {
 /// Waits for a signal that ends the drain; the others have no meaning any more.
 async fn second(signals: &mut Signals) {
     while !matches!(signals.next().await, Wish::Stop | Wish::StopWhenIdle) {}
+}
+
+/// Logs what is wrong with a configuration, one line each.
+fn report(diagnostics: &Diagnostics) {
+    for diagnostic in diagnostics {
+        match diagnostic.severity() {
+            Severity::Error => tracing::error!("{diagnostic}"),
+            Severity::Warning => tracing::warn!("{diagnostic}"),
+        }
+    }
 }
 
 /// An error with all its causes in one line.

@@ -71,8 +71,65 @@ impl ConfigurationSource {
     /// # Errors
     /// Everything that is wrong with it, warnings included.
     pub fn load(&self) -> Result<Parts, Diagnostics> {
-        let _ = (&self.settings, &self.resources, &self.overrides, &self.generations, Ordering::Relaxed);
-        Err(Diagnostics::default())
+        let mut diagnostics = Diagnostics::default();
+        let settings = match &self.settings {
+            Some(path) => {
+                let name = path.to_string_lossy().into_owned();
+                match std::fs::read_to_string(path) {
+                    Ok(text) => Settings::read(
+                        Arc::new(crate::config::Source::new(name, text)),
+                        path.parent().unwrap_or(std::path::Path::new("")),
+                        &mut diagnostics,
+                    ),
+                    Err(error) => {
+                        diagnostics.push(crate::config::Diagnostic::of_file(Code::InputMissing, name, error.to_string()));
+                        Settings::default()
+                    }
+                }
+            }
+            None => Settings::default(),
+        };
+        let settings = settings.finish(&self.overrides, &mut diagnostics);
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let snapshot = temp_snapshot(&settings, generation);
+        let mut files: Vec<PathBuf> = self.settings.iter().cloned().collect();
+        files.extend(settings.watched());
+        self.parts(&settings, snapshot, files, diagnostics)
+    }
+
+    fn parts(
+        &self,
+        settings: &Settings,
+        snapshot: Snapshot,
+        files: Vec<PathBuf>,
+        mut diagnostics: Diagnostics,
+    ) -> Result<Parts, Diagnostics> {
+        let via = self.via(&settings.via);
+        let listeners =
+            settings.listeners.iter().map(|listener| self::listener(listener, settings, &mut diagnostics)).collect();
+        let account = account(&settings.mesh.access_log, settings, &mut diagnostics);
+        diagnostics.sort();
+        if diagnostics.errors() > 0 {
+            return Err(diagnostics);
+        }
+        Ok(Parts {
+            threads: settings.threads,
+            listeners,
+            admin: match settings.admin {
+                Admin::Off => None,
+                Admin::Address(address) => Some(address),
+            },
+            snapshot: Arc::new(snapshot),
+            limits: settings.limits.clone(),
+            dial: dial(settings, &via),
+            via,
+            account,
+            drain: settings.drain,
+            on_revoke: settings.on_revoke,
+            fingerprint: fingerprint(&files),
+            files,
+            warnings: diagnostics,
+        })
     }
 
     /// Everything that is wrong with it, warnings included. Blocks.
@@ -162,5 +219,32 @@ impl Parts {
     /// The ServiceEntry that the `allow` entry at a place stands for.
     pub fn expansion(&self, _origin: &Origin) -> Option<String> {
         None
+    }
+}
+
+fn temp_snapshot(settings: &Settings, generation: u64) -> Snapshot {
+    use crate::route::snapshot::{Mode, Outbound, View};
+    let mode = match settings.mesh.mode {
+        settings::OutboundMode::AllowAny => Mode::AllowAny,
+        _ => Mode::RegistryOnly,
+    };
+    let cluster = crate::route::Cluster {
+        name: "PassthroughCluster".into(),
+        origin: Origin::default(),
+        discovery: crate::route::Discovery::Asked { port: None },
+        via: crate::route::Via::Direct,
+        tls: None,
+        connect_timeout: Duration::from_secs(10),
+        addresses: crate::route::AddressRules { policy: Arc::new(settings.addresses.policy()), ..Default::default() },
+        source: Vec::new(),
+        balancing: Default::default(),
+        idle_timeout: None,
+        requests_per_connection_max: 0,
+    };
+    Snapshot {
+        generation,
+        views: std::collections::HashMap::from([("default".into(), View::default())]),
+        outbound: Outbound { mode, origin: Origin::default(), cluster: Arc::new(cluster) },
+        https: Err("no".into()),
     }
 }

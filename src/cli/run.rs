@@ -22,7 +22,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         }
     };
     let bare = args.config.config.is_none() && args.config.files.is_empty();
-    match app::run(source, |addresses| announce(addresses, bare)) {
+    match app::run(source, move |addresses| announce(addresses, bare)) {
         Ok(End::Drained) => Exit::Ok,
         Ok(End::Forced) => Exit::Failed,
         Err(error) => failed(&error),
