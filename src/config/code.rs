@@ -57,6 +57,7 @@ codes! {
     E003 InputNotAFile: "Configuration is read from regular files only. A FIFO, a socket or a device could block the reader or never end, and a loop of symbolic links leads nowhere.",
     E004 InputTooLarge: "The input is beyond a bound: a file over 64 MiB, folders more than 16 deep, or more than 100,000 files. Split the file, or name the folders one by one.",
     E005 InputNotUtf8: "Configuration files are UTF-8. The message says at which byte the text stops being that; a file in UTF-16 has to be converted.",
+    W004 NoResources: "A folder that was named for resources holds no file that is read: names end in .yaml, .yml or .json and do not begin with a dot.",
     // YAML
     E010 Syntax: "The text is not YAML 1.2 (or JSON, which is part of it). The place is where the parser could not go on; the cause is often a line or two above, such as a missing quote, a tab used as indentation, or a key that is not indented as its neighbours. Other documents of the same file are still read.",
     E011 DuplicateKey: "A map holds the same key twice. YAML forbids it, and parsers differ in which of the two they keep, so what one tool shows would not be what another one applies.",
@@ -85,8 +86,8 @@ codes! {
     E041 NameUsedTwice: "Names of listeners, gateways and secrets identify them in logs, metrics and references, so each is used once.",
     E042 AddressUsedTwice: "Two listeners, or a listener and the admin port, cannot be bound to the same address and port.",
     E043 Conflict: "Two settings that are both present contradict each other, or a setting stands where it has no meaning.",
-    W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
     W040 NoListener: "The settings leave nothing to listen on (`listeners: []`), so no client can reach this process.",
+    W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
     // Resources: ServiceEntry (ISTIO 2.4)
     E100 BadHost: "A host is a DNS name (1 to 255 characters, labels of letters, digits and `-`) whose first label may be or begin with `*`. International names are written in their ASCII form (xn--…). Addresses belong into `addresses`.",
     E101 HostOfEverything: "The host `*` alone would match every destination, so Istio forbids it in a ServiceEntry. To let everything through, say so with mesh.outboundTrafficPolicy.mode: ALLOW_ANY, where an operator looks for it.",

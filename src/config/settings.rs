@@ -326,3 +326,6 @@ fn of_command_line(mut diagnostic: Diagnostic, flag: &'static str) -> Diagnostic
     diagnostic.file = flag.into();
     diagnostic
 }
+
+#[cfg(test)]
+mod tests;
