@@ -292,3 +292,185 @@ const FORBIDDEN: [&str; 35] = [
     "content-type",
     "content-range",
 ];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a body came to: its bytes, its trailers, and what was left for the next message.
+    type Read = Result<(Vec<u8>, Vec<u8>, Vec<u8>), BodyError>;
+
+    /// Feeds `bytes` in pieces of `step`, then the end of the connection.
+    fn read(length: BodyLength, bytes: &[u8], step: usize) -> Read {
+        let (mut decoder, mut buf) = (Decoder::new(length), BytesMut::new());
+        let mut pieces = bytes.chunks(step);
+        let mut body = Vec::new();
+        let trailers = loop {
+            match decoder.decode(&mut buf)? {
+                Decoded::Data(data) => {
+                    assert!(!data.is_empty());
+                    body.extend_from_slice(&data);
+                }
+                Decoded::Trailers(trailers) => break trailers.to_vec(),
+                Decoded::End => break Vec::new(),
+                Decoded::More => match pieces.next() {
+                    Some(piece) => buf.extend_from_slice(piece),
+                    None => {
+                        decoder.finish_at_eof()?;
+                        break Vec::new();
+                    }
+                },
+            }
+        };
+        assert_eq!(decoder.decode(&mut buf), Ok(Decoded::End), "the end stays the end");
+        let left = [&buf[..], &pieces.collect::<Vec<_>>().concat()].concat();
+        Ok((body, trailers, left))
+    }
+
+    fn chunked(text: impl AsRef<[u8]>) -> Read {
+        let text = text.as_ref();
+        let at_once = read(BodyLength::Chunked, text, usize::MAX);
+        let by_bytes = read(BodyLength::Chunked, text, 1);
+        assert_eq!(at_once, by_bytes, "{:?}", String::from_utf8_lossy(text));
+        at_once
+    }
+
+    fn whole(body: &str, trailers: &str, left: &str) -> Read {
+        Ok((body.into(), trailers.into(), left.into()))
+    }
+
+    #[test]
+    fn bodies_end_by_length_or_with_the_connection() {
+        assert_eq!(read(BodyLength::None, b"next", 4), whole("", "", "next"));
+        assert_eq!(read(BodyLength::Length(0), b"next", 4), whole("", "", "next"));
+        for step in 1..=9 {
+            assert_eq!(read(BodyLength::Length(5), b"hellonext", step), whole("hello", "", "next"));
+            assert_eq!(read(BodyLength::UntilClose, b"hellonext", step), whole("hellonext", "", ""));
+            assert_eq!(read(BodyLength::Length(5), b"hell", step), Err(BodyError::Incomplete));
+        }
+        assert_eq!(read(BodyLength::Length(u64::MAX), b"hell", 4), Err(BodyError::Incomplete));
+        assert_eq!(read(BodyLength::UntilClose, b"", 1), whole("", "", ""));
+    }
+
+    #[test]
+    fn chunks_become_the_body() {
+        assert_eq!(chunked("0\r\n\r\nnext"), whole("", "", "next"));
+        assert_eq!(chunked("5\r\nhello\r\n0\r\n\r\n"), whole("hello", "", ""));
+        assert_eq!(chunked("1\r\na\r\n00A\r\n0123456789\r\n000\r\n\r\n"), whole("a0123456789", "", ""));
+        assert_eq!(chunked("2\r\n\r\n\r\n0\r\n\r\nGET"), whole("\r\n", "", "GET"));
+        assert_eq!(chunked("1;a=b\r\nx\r\n0 ;c;d=\"e\tf\"\r\n\r\n"), whole("x", "", ""));
+    }
+
+    #[test]
+    fn chunk_sizes_do_not_overflow() {
+        assert_eq!(chunked("ffffffffffffffff\r\nx"), Err(BodyError::Incomplete));
+        assert_eq!(chunked("0000000000000001\r\nx\r\n0\r\n\r\n"), whole("x", "", ""));
+        for size in ["10000000000000000", "00000000000000001", "fffffffffffffffff"] {
+            assert_eq!(chunked(format!("{size}\r\nx")), Err(BodyError::ChunkSize), "{size}");
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for (text, error) in [
+            ("", BodyError::Incomplete),
+            ("5", BodyError::Incomplete),
+            ("5\r", BodyError::Incomplete),
+            ("5\r\nhell", BodyError::Incomplete),
+            ("5\r\nhello", BodyError::Incomplete),
+            ("5\r\nhello\r\n", BodyError::Incomplete),
+            ("5\r\nhello\r\n0\r\n", BodyError::Incomplete),
+            ("5\r\nhello\r\n0\r\n\r", BodyError::Incomplete),
+            ("\r\n", BodyError::ChunkSize),
+            ("x\r\n", BodyError::ChunkSize),
+            ("-5\r\nhello", BodyError::ChunkSize),
+            ("+5\r\nhello", BodyError::ChunkSize),
+            (" 5\r\nhello", BodyError::ChunkSize),
+            (";a\r\n", BodyError::ChunkSize),
+            ("0x5\r\nhello", BodyError::ChunkExtension),
+            ("5 \r\nhello", BodyError::ChunkExtension),
+            ("5 5\r\nhello", BodyError::ChunkExtension),
+            ("5,\r\nhello", BodyError::ChunkExtension),
+            ("5\nhello", BodyError::ChunkExtension),
+            ("5\rhello", BodyError::ChunkExtension),
+            ("5;a\nhello", BodyError::ChunkExtension),
+            ("5;a\rb\r\nhello", BodyError::ChunkExtension),
+            ("5;a\r\r\nhello", BodyError::ChunkExtension),
+            ("5;\0\r\nhello", BodyError::ChunkExtension),
+            ("5\r\nhello0\r\n\r\n", BodyError::ChunkEnd),
+            ("5\r\nhello\n0\r\n\r\n", BodyError::ChunkEnd),
+            ("5\r\nhello\r0\r\n\r\n", BodyError::ChunkEnd),
+            ("4\r\nhello\r\n0\r\n\r\n", BodyError::ChunkEnd),
+        ] {
+            assert_eq!(chunked(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn chunk_extensions_are_bounded() {
+        let with = |len: usize| chunked(format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(len - 1)));
+        assert_eq!(with(CHUNK_EXTENSION_BYTES_MAX), whole("x", "", ""));
+        assert_eq!(with(CHUNK_EXTENSION_BYTES_MAX + 1), Err(BodyError::ChunkExtension));
+        let spaces = format!("1{}", " ".repeat(2 * CHUNK_EXTENSION_BYTES_MAX));
+        assert_eq!(chunked(spaces), Err(BodyError::ChunkExtension));
+    }
+
+    #[test]
+    fn trailers_are_handed_on_as_received() {
+        assert_eq!(
+            chunked("1\r\nx\r\n0\r\nDigest:  a \r\nx-B:\r\n\r\nnext"),
+            whole("x", "Digest:  a \r\nx-B:\r\n", "next")
+        );
+        for (lines, error) in [
+            ("Digest : a\r\n", BodyError::Trailer),
+            ("Digest\r\n", BodyError::Trailer),
+            ("Digest: a\r\n b\r\n", BodyError::Trailer),
+            ("Digest: a\n", BodyError::Trailer),
+            ("Digest: \0\r\n", BodyError::Trailer),
+            ("Digest: a\rb\r\n", BodyError::Trailer),
+            ("Content-Length: 5\r\n", BodyError::TrailerForbidden),
+            ("Digest: a\r\ntransfer-encoding: chunked\r\n", BodyError::TrailerForbidden),
+            ("Host: a.com\r\n", BodyError::TrailerForbidden),
+            ("Authorization: Basic YQ==\r\n", BodyError::TrailerForbidden),
+            ("Set-Cookie: a=b\r\n", BodyError::TrailerForbidden),
+        ] {
+            assert_eq!(chunked(format!("0\r\n{lines}\r\n")), Err(error), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_bounded() {
+        let fields = |count| chunked(format!("0\r\n{}\r\n", "a: b\r\n".repeat(count))).map(|_| ());
+        assert_eq!(fields(TRAILER_FIELDS_MAX), Ok(()));
+        assert_eq!(fields(TRAILER_FIELDS_MAX + 1), Err(BodyError::TrailersTooLarge));
+        let bytes = |len: usize| chunked(format!("0\r\na: {}\r\n\r\n", "b".repeat(len - "a: \r\n".len()))).map(|_| ());
+        assert_eq!(bytes(TRAILER_BYTES_MAX), Ok(()));
+        assert_eq!(bytes(TRAILER_BYTES_MAX + 1), Err(BodyError::TrailersTooLarge));
+        let endless = format!("0\r\na: {}", "b".repeat(TRAILER_BYTES_MAX));
+        assert_eq!(chunked(endless), Err(BodyError::TrailersTooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_any_bytes_gives_the_same(
+            text in "([0-9a-f]{1,2}|\r\n|\n|;|x: y|[a-z]{0,20}| ){0,12}",
+            chunks in prop::collection::vec("[ -~]{1,40}", 0..6),
+            step in 1usize..70,
+        ) {
+            let well_formed: String = chunks.iter().map(|data| format!("{:x}\r\n{data}\r\n", data.len())).collect();
+            let whole = format!("{well_formed}0\r\n\r\n{text}");
+            prop_assert_eq!(
+                read(BodyLength::Chunked, whole.as_bytes(), step),
+                Ok((chunks.concat().into_bytes(), vec![], text.clone().into_bytes()))
+            );
+            let broken = format!("{well_formed}{text}");
+            prop_assert_eq!(
+                read(BodyLength::Chunked, broken.as_bytes(), step),
+                read(BodyLength::Chunked, broken.as_bytes(), usize::MAX)
+            );
+        }
+    }
+}

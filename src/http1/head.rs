@@ -454,7 +454,7 @@ fn diagnose_request(head: &[u8], parsed: Result<Status<usize>, httparse::Error>)
     match parsed {
         Err(httparse::Error::Token | httparse::Error::Version | httparse::Error::NewLine) => match parts[..] {
             [method, ..] if !method.iter().all(|&b| is_token(b)) => HeadError::Method,
-            [_, target, _] if !target.is_empty() && !target.is_ascii() => HeadError::TargetCharacter,
+            [_, target, _] if !target.iter().all(u8::is_ascii_graphic) => HeadError::TargetCharacter,
             [_, target, version] if !target.is_empty() && !version.is_empty() => HeadError::Version,
             _ => HeadError::RequestLine,
         },

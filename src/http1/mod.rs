@@ -4,6 +4,8 @@ pub mod body;
 mod error;
 mod fields;
 pub mod head;
+#[cfg(test)]
+mod oracle;
 mod target;
 pub mod write;
 

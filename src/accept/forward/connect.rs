@@ -1,18 +1,15 @@
 //! CONNECT: a tunnel of copied bytes, or one that we serve from the inside.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 
-use super::{Connection, Inside};
+use super::{Connection, Inside, closing};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
 use crate::http1::RequestHead;
 use crate::route::{Route, TunnelKind};
-use crate::stream::Stream;
 use crate::stream::sniff::{Sniffed, sniff};
 use crate::tunnel::Opened;
 use crate::tunnel::exchange::read_more;
@@ -81,7 +78,7 @@ impl Connection {
         tokio::select! {
             biased;
             opened = self.proxy.open(&route, &self.source, &flow.ask, target, record) => Ok(Connected::Tunnel(opened?)),
-            () = reset(&self.stream) => Ok(Connected::ClientGone),
+            () = closing::reset(&self.stream) => Ok(Connected::ClientGone),
         }
     }
 
@@ -133,25 +130,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Ends when the client resets the connection; a half-close, or bytes that wait, say nothing and are not waited for.
-async fn reset(stream: &Stream) {
-    let Some(tcp) = stream.tcp() else { return std::future::pending().await };
-    let mut looked = false;
-    poll_fn(|cx| {
-        if looked {
-            return Poll::Pending;
-        }
-        let mut byte = [0];
-        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {
-                looked = true;
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await;
 }

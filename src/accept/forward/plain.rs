@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{After, Connection, Switched};
+use super::{After, Connection, Switched, closing};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
 use crate::http1::{RequestHead, RequestTarget};
@@ -59,7 +59,7 @@ impl Connection {
                 let unread = !exchanged.request_whole;
                 let after = self.exchanged(exchanged, &source, plan, record);
                 if unread && matches!(after, After::Close) {
-                    self.linger().await;
+                    closing::linger(&mut self.stream, &mut self.patience).await;
                 }
                 after
             }

@@ -124,7 +124,7 @@ fn what_is_no_request_line_is_refused() {
         ("GET /\0 HTTP/1.1", HeadError::ControlByte),
         ("GET /\x7f HTTP/1.1", HeadError::ControlByte),
         ("GET /\rx HTTP/1.1", HeadError::BareCr),
-        ("GET /\t HTTP/1.1", HeadError::RequestLine),
+        ("GET /\t HTTP/1.1", HeadError::TargetCharacter),
         ("GET / HTTP/1.2", HeadError::Version),
         ("GET / HTTP/2.0", HeadError::Version),
         ("GET / HTTP/0.9", HeadError::Version),
