@@ -296,8 +296,8 @@ impl App {
         let proxy = self.proxy.clone();
         tokio::select! {
             drained = stop::drain(&proxy, deadline) => {
-                let Drained { running, idle, cut, dropped } = drained;
-                tracing::info!(running, idle_closed = idle, cut, dropped, "drained");
+                let Drained { running, cut, dropped } = drained;
+                tracing::info!(running, cut_idle = cut.quiet, cut_busy = cut.busy, dropped, "drained");
                 End::Drained
             }
             () = second(signals) => {

@@ -10,8 +10,8 @@ use super::watch::fingerprint;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
 use crate::account::{AccountSettings, Encoding, Format, LogTarget};
-use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, ResourceInput, Settings};
-use crate::config::{Code, Diagnostics, Overrides};
+use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Settings};
+use crate::config::{Code, Configuration, Diagnostics, Sources};
 use crate::dial::{DialSettings, DnsSettings, Family};
 use crate::flow::{Limits, ListenerKind, ListenerName, Origin};
 use crate::route::{IpSet, Snapshot};
@@ -20,9 +20,7 @@ use crate::tunnel::ViaName;
 /// Where a configuration comes from: read once at the start, and again for each reload.
 #[derive(Debug)]
 pub struct ConfigurationSource {
-    settings: Option<PathBuf>,
-    resources: Vec<ResourceInput>,
-    overrides: Overrides,
+    sources: Sources,
     /// Our name where the settings give none: drawn once, so that a reload does not change it.
     name: String,
     generations: AtomicU64,
@@ -60,10 +58,10 @@ pub struct Parts {
 }
 
 impl ConfigurationSource {
-    /// A settings file, resources named beside it, and what the command line says on top.
-    pub fn new(settings: Option<PathBuf>, resources: Vec<ResourceInput>, overrides: Overrides) -> Self {
+    /// What the command line says of it.
+    pub fn new(sources: Sources) -> Self {
         let name = format!("egret-{:08x}", fastrand::u32(..));
-        Self { settings, resources, overrides, name, generations: AtomicU64::new(0) }
+        Self { sources, name, generations: AtomicU64::new(0) }
     }
 
     /// Reads and compiles all of it. Blocks.
@@ -71,43 +69,12 @@ impl ConfigurationSource {
     /// # Errors
     /// Everything that is wrong with it, warnings included.
     pub fn load(&self) -> Result<Parts, Diagnostics> {
-        let mut diagnostics = Diagnostics::default();
-        let settings = match &self.settings {
-            Some(path) => {
-                let name = path.to_string_lossy().into_owned();
-                match std::fs::read_to_string(path) {
-                    Ok(text) => Settings::read(
-                        Arc::new(crate::config::Source::new(name, text)),
-                        path.parent().unwrap_or(std::path::Path::new("")),
-                        &mut diagnostics,
-                    ),
-                    Err(error) => {
-                        diagnostics.push(crate::config::Diagnostic::of_file(Code::InputMissing, name, error.to_string()));
-                        Settings::default()
-                    }
-                }
-            }
-            None => Settings::default(),
-        };
-        let settings = settings.finish(&self.overrides, &mut diagnostics);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let snapshot = temp_snapshot(&settings, generation);
-        let mut files: Vec<PathBuf> = self.settings.iter().cloned().collect();
-        files.extend(settings.watched());
-        self.parts(&settings, snapshot, files, diagnostics)
-    }
-
-    fn parts(
-        &self,
-        settings: &Settings,
-        snapshot: Snapshot,
-        files: Vec<PathBuf>,
-        mut diagnostics: Diagnostics,
-    ) -> Result<Parts, Diagnostics> {
+        let Configuration { settings, snapshot, mut diagnostics, inputs } =
+            Configuration::load(&self.sources, generation);
         let via = self.via(&settings.via);
-        let listeners =
-            settings.listeners.iter().map(|listener| self::listener(listener, settings, &mut diagnostics)).collect();
-        let account = account(&settings.mesh.access_log, settings, &mut diagnostics);
+        let listeners = settings.listeners.iter().map(|of| listener(of, &settings, &mut diagnostics)).collect();
+        let account = account(&settings.mesh.access_log, &settings, &mut diagnostics);
         diagnostics.sort();
         if diagnostics.errors() > 0 {
             return Err(diagnostics);
@@ -121,13 +88,13 @@ impl ConfigurationSource {
             },
             snapshot: Arc::new(snapshot),
             limits: settings.limits.clone(),
-            dial: dial(settings, &via),
+            dial: dial(&settings, &via),
             via,
             account,
             drain: settings.drain,
             on_revoke: settings.on_revoke,
-            fingerprint: fingerprint(&files),
-            files,
+            fingerprint: fingerprint(&inputs),
+            files: inputs,
             warnings: diagnostics,
         })
     }
@@ -219,32 +186,5 @@ impl Parts {
     /// The ServiceEntry that the `allow` entry at a place stands for.
     pub fn expansion(&self, _origin: &Origin) -> Option<String> {
         None
-    }
-}
-
-fn temp_snapshot(settings: &Settings, generation: u64) -> Snapshot {
-    use crate::route::snapshot::{Mode, Outbound, View};
-    let mode = match settings.mesh.mode {
-        settings::OutboundMode::AllowAny => Mode::AllowAny,
-        _ => Mode::RegistryOnly,
-    };
-    let cluster = crate::route::Cluster {
-        name: "PassthroughCluster".into(),
-        origin: Origin::default(),
-        discovery: crate::route::Discovery::Asked { port: None },
-        via: crate::route::Via::Direct,
-        tls: None,
-        connect_timeout: Duration::from_secs(10),
-        addresses: crate::route::AddressRules { policy: Arc::new(settings.addresses.policy()), ..Default::default() },
-        source: Vec::new(),
-        balancing: Default::default(),
-        idle_timeout: None,
-        requests_per_connection_max: 0,
-    };
-    Snapshot {
-        generation,
-        views: std::collections::HashMap::from([("default".into(), View::default())]),
-        outbound: Outbound { mode, origin: Origin::default(), cluster: Arc::new(cluster) },
-        https: Err("no".into()),
     }
 }

@@ -20,10 +20,7 @@ pub(super) fn check(args: &CheckArgs) -> Exit {
     let diagnostics = source.check();
     match args.output {
         Format::Json => println!("{}", diagnostics.to_json()),
-        Format::Text => {
-            print!("{}", diagnostics.render(Look::of_stdout().color));
-            println!("{}", diagnostics.summary());
-        }
+        Format::Text => print!("{}", diagnostics.render(Look::of_stdout().color)),
     }
     exit(&diagnostics, args.strict)
 }

@@ -1,14 +1,12 @@
 //! From arguments to a configuration.
 
-use std::path::PathBuf;
-
 use super::args::{ConfigArgs, ExplainArgs, RunArgs};
 use super::complain;
 use super::environment::Look;
 use super::exit::Exit;
 use crate::app::parts::{ConfigurationSource, Parts};
-use crate::config::Overrides;
-use crate::config::settings::{Admin, ResourceInput};
+use crate::config::settings::Admin;
+use crate::config::{Overrides, Sources};
 
 /// The configuration of `run`.
 ///
@@ -46,40 +44,9 @@ pub(super) fn parts_of_explain(args: &ExplainArgs) -> Result<Parts, Exit> {
 }
 
 fn with_overrides(args: &ConfigArgs, overrides: Overrides) -> Result<ConfigurationSource, String> {
-    let resources = args.files.iter().map(|text| resource_input(text)).collect::<Result<_, _>>()?;
-    Ok(ConfigurationSource::new(args.config.clone(), resources, overrides))
-}
-
-/// Reads `[NAMESPACE=]PATH`. A path may have a `=` in it, unless what stands before reads as a namespace: `./a=b.yaml` helps then.
-fn resource_input(text: &str) -> Result<ResourceInput, String> {
-    let (namespace, path) = match text.split_once('=') {
-        Some((namespace, path)) if is_label(namespace) => (Some(namespace.into()), path),
-        _ => (None, text),
-    };
-    if path.is_empty() {
-        return Err(format!("-f {text:?}: expected a path, or NAMESPACE=PATH"));
+    let resources = args.files.iter().map(|argument| Sources::split_file_argument(argument)).collect::<Vec<_>>();
+    if let Some(index) = resources.iter().position(|(_, path)| path.as_os_str().is_empty()) {
+        return Err(format!("-f {:?}: expected a path, or NAMESPACE=PATH", args.files[index]));
     }
-    Ok(ResourceInput { path: PathBuf::from(path), namespace })
-}
-
-/// RFC 1123 label, as Kubernetes names namespaces.
-fn is_label(text: &str) -> bool {
-    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !text.is_empty() && text.len() <= 63 && text.bytes().all(inside) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_namespace_stands_before_the_path() {
-        let read = |text| resource_input(text).map(|input| (input.namespace, input.path));
-        assert_eq!(read("a.yaml"), Ok((None, "a.yaml".into())));
-        assert_eq!(read("team-1=a=b"), Ok((Some("team-1".into()), "a=b".into())));
-        assert_eq!(read("./a=b"), Ok((None, "./a=b".into())));
-        assert_eq!(read("Team=b"), Ok((None, "Team=b".into())));
-        assert!(read("").is_err() && read("ns=").is_err());
-    }
+    Ok(ConfigurationSource::new(Sources { settings: args.config.clone(), resources, overrides }))
 }

@@ -41,7 +41,6 @@ fn failed(error: &StartError) -> Exit {
     match error {
         StartError::Configuration(diagnostics) => {
             eprint!("{}", diagnostics.render(Look::of_stderr().color));
-            complain(diagnostics.summary());
             if diagnostics.input_missing() { Exit::NoInput } else { Exit::Config }
         }
         error => {

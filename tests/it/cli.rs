@@ -84,7 +84,7 @@ fn what_clap_refuses_is_64_and_what_it_prints_on_demand_0() {
 
 #[test]
 fn options_whose_value_makes_no_sense_are_64() {
-    for args in [&["run", "--admin", "nowhere"][..], &["run", "--listen", "proxy"], &["run", "-f", "ns="]] {
+    for args in [&["run", "--admin", "nowhere"][..], &["run", "--listen", "proxy"], &["run", "-f", ""]] {
         let output = egret(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
     }

@@ -13,7 +13,10 @@ const FLOORS: [&[&str]; 8] = [
     &["app"],
     &["cli"],
 ];
-const BESIDE: [(&str, &str); 1] = [("tls", "stream")]; // a handshake takes a stream and gives one back
+const BESIDE: [(&str, &str); 2] = [
+    ("tls", "stream"),    // a handshake takes a stream and gives one back
+    ("drain", "account"), // the end begins with the live tunnels that carry nothing
+];
 const CONTROL: [&str; 3] = ["config", "app", "cli"]; // all others are the data plane
 
 #[test]
