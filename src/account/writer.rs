@@ -224,9 +224,8 @@ impl Output {
     }
 
     fn next_work(&self, sweep_at: Instant) -> Work {
-        let idle = |queue: &mut Queue| {
-            queue.items.is_empty() && !queue.close && queue.flushes_asked == queue.flushes_done
-        };
+        let idle =
+            |queue: &mut Queue| queue.items.is_empty() && !queue.close && queue.flushes_asked == queue.flushes_done;
         let limit = sweep_at.saturating_duration_since(Instant::now());
         let waited = self.shared.wake.wait_timeout_while(lock(&self.shared.queue), limit, idle);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);

@@ -11,12 +11,7 @@ pub(crate) enum Place {
 
 /// Appends with `"`, `\`, control bytes, everything beyond ASCII and (bare) spaces as `\xHH`.
 pub(crate) fn text(out: &mut Vec<u8>, value: &[u8], place: Place) {
-    let stays = |byte: u8| match byte {
-        b'"' | b'\\' => false,
-        b' ' => place == Place::Quoted,
-        b'!'..=b'~' => true,
-        _ => false,
-    };
+    let stays = |byte: u8| stays_in_json(byte) && (byte != b' ' || place == Place::Quoted);
     let mut rest = value;
     while let Some(at) = rest.iter().position(|byte| !stays(*byte)) {
         out.extend_from_slice(&rest[..at]);
@@ -28,6 +23,10 @@ pub(crate) fn text(out: &mut Vec<u8>, value: &[u8], place: Place) {
 
 /// Appends as the inside of a JSON string, in ASCII: other characters as `\uHHHH`, bytes that are no UTF-8 as `\\xHH`.
 pub(crate) fn json(out: &mut Vec<u8>, value: &[u8]) {
+    if value.iter().all(|byte| stays_in_json(*byte)) {
+        out.extend_from_slice(value);
+        return;
+    }
     for chunk in value.utf8_chunks() {
         json_str(out, chunk.valid());
         chunk.invalid().iter().for_each(|byte| push_hex(out, b"\\\\x", *byte));
@@ -35,11 +34,6 @@ pub(crate) fn json(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 fn json_str(out: &mut Vec<u8>, value: &str) {
-    let stays = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    if value.bytes().all(stays) {
-        out.extend_from_slice(value.as_bytes());
-        return;
-    }
     for c in value.chars() {
         match c {
             '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
@@ -53,6 +47,10 @@ fn json_str(out: &mut Vec<u8>, value: &str) {
             }
         }
     }
+}
+
+const fn stays_in_json(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
 fn push_hex(out: &mut Vec<u8>, prefix: &[u8], byte: u8) {
