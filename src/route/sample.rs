@@ -47,7 +47,7 @@ pub(crate) fn service(host: &str, port: u16, protocol: Protocol) -> Service {
 }
 
 pub(crate) fn snapshot(mode: Mode, services: Vec<Service>) -> Snapshot {
-    let mut view = View::default();
+    let mut view = View::new(cluster("PassthroughCluster"));
     for service in services {
         view.add(&Arc::new(service));
     }
@@ -58,7 +58,7 @@ pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
     Snapshot {
         generation: 1,
         views: HashMap::from([("default".into(), view)]),
-        outbound: Outbound { mode, origin: origin("", 3), cluster: cluster("PassthroughCluster") },
+        outbound: Outbound { mode, origin: origin("", 3) },
         https: Err("no roots in this test".into()),
     }
 }

@@ -34,8 +34,6 @@ pub struct Outbound {
     pub mode: Mode,
     /// Where it was said.
     pub origin: Origin,
-    /// `PassthroughCluster`, or the way to `egressProxy`.
-    pub cluster: Arc<Cluster>,
 }
 
 /// What becomes of flows that no rule knows.
@@ -50,8 +48,10 @@ pub enum Mode {
 }
 
 /// The services that one namespace sees.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
+    /// Where flows to unknown targets go, if they may: `PassthroughCluster` itself, or through `egressProxy`.
+    unknown: Arc<Cluster>,
     hosts: HostIndex<Ports>,
     literals: HashMap<IpAddr, Ports>,
     /// Longest prefix first; all networks of one length in one map.
@@ -84,7 +84,7 @@ impl Snapshot {
                 let verdict = self.route_to(service, flow);
                 Choice { service: Some(service.clone()), verdict, would_deny: None }
             }
-            found => self.route_unknown(&found, flow),
+            found => self.route_unknown(view, &found, flow),
         }
     }
 
@@ -111,7 +111,7 @@ impl Snapshot {
         }
     }
 
-    fn route_unknown(&self, found: &Found<'_>, flow: &Flow<'_>) -> Choice {
+    fn route_unknown(&self, view: &View, found: &Found<'_>, flow: &Flow<'_>) -> Choice {
         let unknown = |origin: &Origin| Refusal {
             error: ErrorType::NotFound,
             stage: Stage::Registry,
@@ -133,12 +133,12 @@ impl Snapshot {
             return Choice::refused(None, refusal(ErrorType::NotFound, Stage::Registry, detail));
         }
         let would_deny = (self.outbound.mode == Mode::Report).then(|| unknown(&self.outbound.origin));
-        Choice { service: None, verdict: Ok(self.pass_through(flow)), would_deny }
+        Choice { service: None, verdict: Ok(self.pass_through(view, flow)), would_deny }
     }
 
-    fn pass_through(&self, flow: &Flow<'_>) -> Route {
+    fn pass_through(&self, view: &View, flow: &Flow<'_>) -> Route {
         let route = Route {
-            cluster: self.outbound.cluster.clone(),
+            cluster: view.unknown.clone(),
             name: ALLOW_ANY.clone(),
             origin: self.outbound.origin.clone(),
             tunnel: TunnelKind::Opaque,
@@ -168,6 +168,17 @@ impl Choice {
 }
 
 impl View {
+    /// A view without services; `unknown` takes flows to targets that no service is.
+    pub fn new(unknown: Arc<Cluster>) -> Self {
+        Self {
+            unknown,
+            hosts: HostIndex::default(),
+            literals: HashMap::new(),
+            networks: Vec::new(),
+            nearby: NearbyHosts::default(),
+        }
+    }
+
     /// Adds a port of a service under its host. The first to name a port of a host keeps it.
     pub fn add(&mut self, service: &Arc<Service>) -> bool {
         insert(self.hosts.entry(&service.host, Vec::new), service)
@@ -383,7 +394,7 @@ const PORTS_SHOWN: usize = 5;
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::route::sample::{ask, service, snapshot, verdict, with_view};
+    use crate::route::sample::{ask, cluster, service, snapshot, verdict, with_view};
 
     fn registry(mode: Mode) -> Snapshot {
         snapshot(
@@ -490,7 +501,7 @@ mod tests {
 
     #[test]
     fn literals_match_single_addresses_then_the_longest_network_that_has_the_port() {
-        let mut view = View::default();
+        let mut view = View::new(cluster("PassthroughCluster"));
         let add = |host: &str, port| Arc::new(service(host, port, Protocol::Tcp));
         view.add_literal("10.1.2.3".parse().unwrap(), &add("vip", 443));
         view.add_network("10.0.0.0/8".parse().unwrap(), &add("eight", 443));
@@ -517,7 +528,7 @@ mod tests {
 
     #[test]
     fn the_first_service_keeps_a_port() {
-        let mut view = View::default();
+        let mut view = View::new(cluster("PassthroughCluster"));
         assert!(view.add(&Arc::new(service("a.org", 443, Protocol::Tls))));
         assert!(!view.add(&Arc::new(service("a.org", 443, Protocol::Tcp))));
         assert!(view.add(&Arc::new(service("a.org", 80, Protocol::Http))));

@@ -14,7 +14,7 @@ use crate::config::read::Fields;
 use crate::config::resource::Resource;
 use crate::config::source::{Span, Spanned};
 use crate::config::yaml::{Key, Node};
-use crate::flow::Host;
+use crate::flow::{Host, Origin};
 use crate::route::Protocol;
 
 /// A ServiceEntry that passed its own rules, or of which the wrong parts were left out and reported.
@@ -22,6 +22,8 @@ use crate::route::Protocol;
 pub struct ServiceEntry<'r> {
     /// Where it stands.
     pub resource: &'r Resource,
+    /// Where what it was expanded from stands, for entries of `allow`.
+    pub origin: Option<Origin>,
     /// Names and wildcards, at least one unless that was reported.
     pub hosts: Vec<SharedText>,
     /// Single addresses are networks of one.
@@ -71,6 +73,8 @@ pub enum Resolution {
 /// One entry of `endpoints`.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    /// Where it stands.
+    pub span: Span,
     /// Where it is; `None`: the address is missing or wrong, which was reported.
     pub address: Option<EndpointAddress>,
     /// Port by the name of a service port.
@@ -114,6 +118,7 @@ impl<'r> ServiceEntry<'r> {
         let location = fields.one_of("location", LOCATIONS, cx).unwrap_or(Location::External);
         let entry = Self {
             resource,
+            origin: None,
             hosts: read_hosts(&mut fields, cx),
             addresses: read_addresses(&mut fields, resolution, cx),
             ports: read_ports(&mut fields, cx),
@@ -236,6 +241,16 @@ impl<'r> ServiceEntry<'r> {
             let report = cx.report(Code::TcpWithoutAddress, port.span, message);
             report.help("explicit clients reach it by its name; redirected ones take every connection on this port to it");
         }
+    }
+
+    /// A place in this entry, as the data plane names it.
+    pub fn origin(&self, span: Span) -> Origin {
+        self.origin.clone().unwrap_or_else(|| self.resource.origin(span))
+    }
+
+    /// True for entries of the settings' `allow`: they add to what resources declare.
+    pub fn is_settings(&self) -> bool {
+        self.origin.is_some()
     }
 
     /// Where `port` is dialled at an endpoint (ISTIO 2.3).
@@ -410,7 +425,7 @@ fn read_endpoint(node: &Node, resolution: Resolution, cx: &mut Context<'_>) -> O
             None
         }
     };
-    Some(Endpoint { address, ports, labels, weight: u32::try_from(weight).unwrap_or(u32::MAX).max(1) })
+    Some(Endpoint { span: node.span, address, ports, labels, weight: u32::try_from(weight).unwrap_or(u32::MAX).max(1) })
 }
 
 fn label((key, node): &(Key, Node), cx: &mut Context<'_>) -> Option<(Box<str>, Box<str>)> {
