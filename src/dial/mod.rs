@@ -15,9 +15,10 @@ mod testing;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout_at;
 
@@ -169,6 +170,11 @@ impl Dialer {
     /// Our own listening addresses: none of them is dialled by way of a literal or DNS, the admin port by no way.
     pub fn set_own(&self, own: OwnListeners) {
         self.own.store(Arc::new(own));
+    }
+
+    /// `dial.tcpUserTimeout`, for whoever keeps a connection.
+    pub fn tcp_user_timeout(&self) -> Duration {
+        self.settings.load().tcp_user_timeout
     }
 
     /// Dials under way.
@@ -509,6 +515,12 @@ impl Dialer {
 
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.
     pub fn checkin(&self, key: PoolKey, dialed: Dialed) {
+        if let Some(tcp) = dialed.stream.transport()
+            && dialed.requests == 0
+        {
+            // Not at the dial: most connections are gone before it could matter. The relay does the same for tunnels.
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(self.settings.load().tcp_user_timeout));
+        }
         self.pool.checkin(key, dialed);
     }
 
@@ -615,8 +627,6 @@ impl Drop for Pending<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::AsyncReadExt;
 
     use super::testing::*;
