@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::listeners::BindError;
 use crate::accept::socket;
-use crate::tunnel::Proxy;
+use crate::admin::{self, AdminState};
+use crate::drain::Drain;
 
 /// The admin port, or none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AdminPort {
+    state: Arc<AdminState>,
     bound: Option<Bound>,
 }
 
@@ -32,6 +34,17 @@ pub(super) enum AdminPlan {
 }
 
 impl AdminPort {
+    /// None yet; what it will tell is not ready.
+    pub(super) fn new(drain: Drain) -> Self {
+        // Clients call it by its address or as localhost: the settings know no other name of it.
+        Self { state: Arc::new(AdminState::new(drain, Vec::new())), bound: None }
+    }
+
+    /// `/readyz` says yes from now on.
+    pub(super) fn ready(&self) {
+        self.state.set_ready(true);
+    }
+
     /// Binds `wanted` where that is another address than the one that is bound.
     ///
     /// # Errors
@@ -47,20 +60,21 @@ impl AdminPort {
     }
 
     /// Carries out a plan.
-    pub(super) fn apply(&mut self, plan: AdminPlan, proxy: &Arc<Proxy>) {
+    pub(super) fn apply(&mut self, plan: AdminPlan) {
         match plan {
             AdminPlan::Keep => {}
             AdminPlan::Close => self.close(),
             AdminPlan::Open { configured, address, socket } => {
                 self.close();
                 let stop = CancellationToken::new();
-                tokio::spawn(serve(socket, proxy.clone(), stop.clone()));
+                tokio::spawn(admin::serve(socket, self.state.clone(), stop.clone()));
                 self.bound = Some(Bound { configured, address, stop });
             }
         }
     }
 
-    fn close(&mut self) {
+    /// Closes it; comes last, so that `/readyz` tells of the drain.
+    pub(super) fn close(&mut self) {
         if let Some(bound) = self.bound.take() {
             bound.stop.cancel();
         }
@@ -70,9 +84,4 @@ impl AdminPort {
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.bound.as_ref().map(|bound| bound.address)
     }
-}
-
-async fn serve(socket: TcpListener, _proxy: Arc<Proxy>, stop: CancellationToken) {
-    let _ = socket;
-    stop.cancelled().await;
 }

@@ -143,7 +143,8 @@ impl App {
         report(&parts.warnings);
         let mut listeners = Listeners::default();
         let plan = listeners.plan(parts.listeners)?;
-        let mut admin = AdminPort::default();
+        let drain = Drain::default();
+        let mut admin = AdminPort::new(drain.clone());
         let admin_plan = admin.plan(parts.admin)?;
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::new(parts.snapshot),
@@ -152,7 +153,7 @@ impl App {
             account,
             tunnels: Arc::new(Tunnels::default()),
             dialer: Dialer::new(parts.dial).map_err(StartError::Dial)?,
-            drain: Drain::default(),
+            drain,
         });
         let running = Running {
             threads: parts.threads,
@@ -162,8 +163,9 @@ impl App {
         };
         let mut watch = Watch::new();
         watch.set_files(&running.files);
-        admin.apply(admin_plan, &proxy);
+        admin.apply(admin_plan);
         listeners.apply(plan, &proxy);
+        admin.ready();
         metrics::config_loaded(proxy.snapshot.load().generation());
         let mut app = Self {
             source: Arc::new(source),
@@ -248,7 +250,7 @@ impl App {
         self.proxy.snapshot.store(parts.snapshot.clone());
         self.proxy.limits.store(Arc::new(parts.limits));
         self.proxy.via.store(Arc::new(parts.via));
-        self.admin.apply(admin_plan, &self.proxy);
+        self.admin.apply(admin_plan);
         self.listeners.apply(plan, &self.proxy);
         self.tell_addresses();
         self.watch.set_files(&parts.files);
@@ -294,7 +296,7 @@ impl App {
             "draining"
         );
         let proxy = self.proxy.clone();
-        tokio::select! {
+        let end = tokio::select! {
             drained = stop::drain(&proxy, deadline) => {
                 let Drained { running, cut, dropped } = drained;
                 tracing::info!(running, cut_idle = cut.quiet, cut_busy = cut.busy, dropped, "drained");
@@ -304,7 +306,9 @@ impl App {
                 tracing::warn!(running = self.proxy.drain.running(), "ended at once by a second signal");
                 End::Forced
             }
-        }
+        };
+        self.admin.close();
+        end
     }
 }
 

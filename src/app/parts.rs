@@ -10,6 +10,7 @@ use super::watch::fingerprint;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
 use crate::account::{AccountSettings, Encoding, Format, LogTarget};
+use crate::config::compile::allow::Expansion;
 use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
 use crate::dial::{DialSettings, DnsSettings, Family};
@@ -55,6 +56,7 @@ pub struct Parts {
     pub fingerprint: u64,
     /// What the operator should look at.
     pub warnings: Diagnostics,
+    settings: Settings,
 }
 
 impl ConfigurationSource {
@@ -96,6 +98,7 @@ impl ConfigurationSource {
             fingerprint: fingerprint(&inputs),
             files: inputs,
             warnings: diagnostics,
+            settings,
         })
     }
 
@@ -184,7 +187,13 @@ fn dial(settings: &Settings, via: &ViaName) -> DialSettings {
 
 impl Parts {
     /// The ServiceEntry that the `allow` entry at a place stands for.
-    pub fn expansion(&self, _origin: &Origin) -> Option<String> {
-        None
+    pub fn expansion(&self, origin: &Origin) -> Option<String> {
+        let settings = &self.settings;
+        let is_there = |span| {
+            let Origin { file, line, column, .. } = settings.origin(span);
+            (file, line, column) == (origin.file.clone(), origin.line, origin.column)
+        };
+        let index = settings.allow.iter().position(|entry| is_there(entry.span))?;
+        Expansion::parse(&settings.allow[index].value, index, &settings.workload.namespace).ok()
     }
 }

@@ -6,21 +6,21 @@ use std::io::IsTerminal;
 
 /// How to print for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub(super) struct Look {
     /// Colours may be used.
-    pub color: bool,
+    pub(super) color: bool,
     /// Characters outside ASCII may be used.
-    pub unicode: bool,
+    pub(super) unicode: bool,
 }
 
 impl Look {
     /// For text on standard output.
-    pub fn of_stdout() -> Self {
+    pub(super) fn of_stdout() -> Self {
         Self::of(std::io::stdout().is_terminal(), |name| env::var(name).ok())
     }
 
     /// For text on standard error.
-    pub fn of_stderr() -> Self {
+    pub(super) fn of_stderr() -> Self {
         Self::of(std::io::stderr().is_terminal(), |name| env::var(name).ok())
     }
 
@@ -37,7 +37,7 @@ impl Look {
 }
 
 /// The filter of the application log: RUST_LOG where it is set.
-pub fn rust_log() -> Option<String> {
+pub(super) fn rust_log() -> Option<String> {
     env::var("RUST_LOG").ok().filter(|value| !value.is_empty())
 }
 

@@ -8,7 +8,7 @@ use super::environment::{self, Look};
 ///
 /// # Errors
 /// A sentence on a filter that is none.
-pub fn start(level: &str) -> Result<(), String> {
+pub(super) fn start(level: &str) -> Result<(), String> {
     let (name, directives) = match environment::rust_log() {
         Some(directives) => ("RUST_LOG", directives),
         None => ("--log-level", level.to_owned()),
