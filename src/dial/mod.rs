@@ -403,6 +403,28 @@ impl Dialer {
         Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
     }
 
+    /// The addresses of a name as a dial would find them, none of them judged: what `explain --resolve` asks for.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]; where one family has addresses, what became of the other does not matter.
+    pub async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+        let mut lookup = self.resolver.load().lookup(name);
+        let (mut found, mut failed) = (Vec::new(), None);
+        while let Some((_, answer)) = lookup.next().await {
+            match answer {
+                Ok(ips) => found.extend_from_slice(&ips),
+                Err(error) => failed = Some(failed.map_or(error.clone(), |before: ResolveError| before.or(error))),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => {
+                found.truncate(self.settings.load().dns.addresses_max);
+                Ok(found)
+            }
+        }
+    }
+
     /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.
     async fn reach_name(
         &self,
