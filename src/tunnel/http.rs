@@ -82,7 +82,7 @@ impl Proxy {
             record.trace_mut().reused = reused;
             match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
                 Ok(exchanged) => {
-                    if exchanged.status == 407 && hop.is_some() {
+                    if exchanged.head.status() == 407 && hop.is_some() {
                         tracing::warn!(target = %plan.target, "a parent proxy asks for credentials");
                     }
                     return Ok(self.give_back(exchanged, key, cluster, pinned));
