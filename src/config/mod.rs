@@ -9,6 +9,7 @@
 pub mod code;
 pub mod compile;
 pub mod diagnostic;
+pub mod kinds;
 pub mod load;
 mod names;
 pub mod read;

@@ -15,9 +15,10 @@ mod testing;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout_at;
 
@@ -116,6 +117,10 @@ pub struct Dialed {
     pub lease: Lease,
     /// Requests served on this connection before (0 for a fresh one).
     pub requests: u32,
+    /// The other end, as in the trace of the dial.
+    pub peer: Option<SocketAddr>,
+    /// Our end.
+    pub local: Option<SocketAddr>,
 }
 
 /// One flow on its way out.
@@ -172,6 +177,11 @@ impl Dialer {
         self.own.store(Arc::new(own));
     }
 
+    /// `dial.tcpUserTimeout`, for whoever keeps a connection.
+    pub fn tcp_user_timeout(&self) -> Duration {
+        self.settings.load().tcp_user_timeout
+    }
+
     /// Dials under way.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
@@ -222,7 +232,7 @@ impl Dialer {
             let name = sni(tls, &target.host);
             stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
         }
-        Ok(Dialed { stream, lease, requests: 0 })
+        Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
     }
 
     /// Connects through a parent: to the parent, its TLS, CONNECT.
@@ -394,6 +404,28 @@ impl Dialer {
         Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
     }
 
+    /// The addresses of a name as a dial would find them, none of them judged: what `explain --resolve` asks for.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]; where one family has addresses, what became of the other does not matter.
+    pub async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+        let mut lookup = self.resolver.load().lookup(name);
+        let (mut found, mut failed) = (Vec::new(), None);
+        while let Some((_, answer)) = lookup.next().await {
+            match answer {
+                Ok(ips) => found.extend_from_slice(&ips),
+                Err(error) => failed = Some(failed.map_or(error.clone(), |before: ResolveError| before.or(error))),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => {
+                found.truncate(self.settings.load().dns.addresses_max);
+                Ok(found)
+            }
+        }
+    }
+
     /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.
     async fn reach_name(
         &self,
@@ -494,6 +526,12 @@ impl Dialer {
 
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.
     pub fn checkin(&self, key: PoolKey, dialed: Dialed) {
+        if let Some(tcp) = dialed.stream.transport()
+            && dialed.requests == 0
+        {
+            // Not at the dial: most connections are gone before it could matter. The relay does the same for tunnels.
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(self.settings.load().tcp_user_timeout));
+        }
         self.pool.checkin(key, dialed);
     }
 
@@ -600,8 +638,6 @@ impl Drop for Pending<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::AsyncReadExt;
 
     use super::testing::*;
