@@ -160,6 +160,7 @@ impl Tunnels {
         live.slot.store(shard.len(), Ordering::Relaxed);
         shard.push(live.clone());
         drop(shard);
+        metrics::tunnel_opened();
         Ok(LiveGuard { live, tunnels: self.clone() })
     }
 
@@ -204,6 +205,7 @@ impl Tunnels {
             }
         }
         drop(clients);
+        metrics::tunnel_closed();
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
