@@ -62,7 +62,8 @@ impl Way {
 
     /// Moves what can be moved now; ready once the source has ended in order and the sink knows.
     ///
-    /// `last`: the other direction is closed. `count` is told of bytes when the sink has taken them. After [`ROUNDS_MAX`] rounds the task steps back for others.
+    /// `last`: the other direction is closed. `count` is told of bytes when the sink has taken them. After [`ROUNDS_MAX`] rounds
+    /// the task steps back for others.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
