@@ -181,8 +181,8 @@ pub struct Tunnel<H> {
 
 impl<H> Tunnel<H> {
     /// Copies until both sides are done or a limit ends it, then writes the flow's line.
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold `self` twice: as the argument and where it is moved to")]
     pub fn relay(mut self) -> impl Future<Output = ()> {
-        // Not an `async fn`: its future would hold `self` twice, once as the argument and once as what it is moved to.
         async move {
             let end = (&mut self.relay).await;
             let live = self.relay.live();
