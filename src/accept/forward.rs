@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use super::answer::{self, Answering};
 use super::basic::Verdict;
 use super::{Accepted, ListenerSettings, closing};
-use crate::account::AccessRecord;
+use crate::account::{AccessRecord, Requested};
 use crate::flow::{ErrorType, Failure, Identity, Outcome, Source, Target};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, Version, parse_request};
 use crate::stream::Stream;
@@ -181,14 +181,14 @@ impl Connection {
     }
 
     /// A record that knows the client and the request.
-    fn record(&self, head: &RequestHead, path: &str, authority: &str) -> Box<AccessRecord> {
+    fn record(&self, head: &RequestHead, requested: Requested<'_>) -> Box<AccessRecord> {
         let mut record = self.proxy.account.record(&self.source);
         let protocol = match head.version() {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
         };
-        record.request(protocol, head.method(), path, authority);
-        record.request_fields(head.field("user-agent"), head.field("x-request-id"), head.field("x-forwarded-for"));
+        record.request(protocol, head.method(), requested);
+        record.request_fields(|name| head.field(name));
         record
     }
 

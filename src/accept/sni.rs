@@ -19,7 +19,7 @@ use crate::stream::client_hello::{self, ClientHello, HelloError, ServerName};
 use crate::tls::UNRECOGNIZED_NAME_ALERT;
 use crate::tunnel::exchange::read_more;
 use crate::tunnel::patience::Patience;
-use crate::tunnel::{Opened, Proxy};
+use crate::tunnel::{Opened, Opening, Proxy};
 
 /// Serves one client connection: on return it is refused, or a task of its own relays it.
 pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
@@ -121,9 +121,11 @@ impl Connection {
         let target = target(name, self.settings.sni_port)?;
         let flow = Flow { source: &self.source, ask: Ask::Sni, target: target.clone() };
         let route = self.proxy.route(&flow, record)?;
+        let opening =
+            Opening { route: &route, source: &self.source, target: &target, by_sni: true, received_via: None };
         tokio::select! {
             biased;
-            opened = self.proxy.open(&route, &self.source, &flow.ask, &target, record) => opened.map(Some),
+            opened = self.proxy.open(opening, record) => opened.map(Some),
             () = closing::reset(&self.stream) => Ok(None),
         }
     }

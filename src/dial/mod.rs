@@ -116,6 +116,10 @@ pub struct Dialed {
     pub lease: Lease,
     /// Requests served on this connection before (0 for a fresh one).
     pub requests: u32,
+    /// The other end, as in the trace of the dial.
+    pub peer: Option<SocketAddr>,
+    /// Our end.
+    pub local: Option<SocketAddr>,
 }
 
 /// One flow on its way out.
@@ -227,7 +231,7 @@ impl Dialer {
             let name = sni(tls, &target.host);
             stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
         }
-        Ok(Dialed { stream, lease, requests: 0 })
+        Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
     }
 
     /// Connects through a parent: to the parent, its TLS, CONNECT.
@@ -397,6 +401,28 @@ impl Dialer {
         let connected = attempt(way, peer, before, began).await;
         trace.connect += began.elapsed();
         Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
+    }
+
+    /// The addresses of a name as a dial would find them, none of them judged: what `explain --resolve` asks for.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]; where one family has addresses, what became of the other does not matter.
+    pub async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+        let mut lookup = self.resolver.load().lookup(name);
+        let (mut found, mut failed) = (Vec::new(), None);
+        while let Some((_, answer)) = lookup.next().await {
+            match answer {
+                Ok(ips) => found.extend_from_slice(&ips),
+                Err(error) => failed = Some(failed.map_or(error.clone(), |before: ResolveError| before.or(error))),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => {
+                found.truncate(self.settings.load().dns.addresses_max);
+                Ok(found)
+            }
+        }
     }
 
     /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.

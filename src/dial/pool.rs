@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::discriminant;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -61,6 +62,8 @@ struct Held {
     stream: Stream,
     lease: ParkedLease,
     requests: u32,
+    peer: Option<SocketAddr>,
+    local: Option<SocketAddr>,
     since: Instant,
 }
 
@@ -171,16 +174,18 @@ impl Pool {
             let mut held = lock(&self.idle).take_newest(key)?;
             // Outside the lock: a look at TLS may read records, and dropping closes a socket.
             if now.saturating_duration_since(held.since) < IDLE_TIME && is_quiet(&mut held.stream) {
-                return Some(Dialed { stream: held.stream, lease: held.lease.resume(), requests: held.requests });
+                let Held { stream, lease, requests, peer, local, .. } = held;
+                return Some(Dialed { stream, lease: lease.resume(), requests, peer, local });
             }
         }
     }
 
     /// Keeps a connection.
     pub(super) fn checkin(&self, key: PoolKey, dialed: Dialed) {
-        let Dialed { stream, lease, requests } = dialed;
+        let Dialed { stream, lease, requests, peer, local } = dialed;
         let since = Instant::now();
-        let held = Held { key, stream, lease: lease.park(), requests: requests.saturating_add(1), since };
+        let requests = requests.saturating_add(1);
+        let held = Held { key, stream, lease: lease.park(), requests, peer, local, since };
         let evicted = {
             let mut idle = lock(&self.idle);
             if idle.max == 0 {

@@ -129,22 +129,13 @@ impl Facts {
             let (name, value) = (header.name, header.value);
             // By length first: most fields are none of these, and cost one comparison.
             match name.len() {
-                4 if name.eq_ignore_ascii_case("host") => {
-                    if facts.host.replace(Span::of(value, whole)).is_some() && sender == Sender::Client {
-                        return Err(HeadError::HostTwice);
-                    }
-                }
+                4 if name.eq_ignore_ascii_case("host") => facts.add_host(Span::of(value, whole), sender)?,
                 10 if name.eq_ignore_ascii_case("connection") => facts.connection.add(value, sender)?,
                 14 if sender != Sender::Tunnel && name.eq_ignore_ascii_case("content-length") => {
-                    if facts.length.replace(parse_length(value)?).is_some() {
-                        return Err(HeadError::LengthTwice);
-                    }
+                    facts.add_length(value)?;
                 }
                 17 if sender != Sender::Tunnel && name.eq_ignore_ascii_case("transfer-encoding") => {
-                    if facts.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                        return Err(HeadError::Coding);
-                    }
-                    facts.chunked = true;
+                    facts.add_coding(value)?;
                 }
                 _ => {}
             }
@@ -153,6 +144,28 @@ impl Facts {
             return Err(HeadError::LengthAndCoding);
         }
         Ok(facts)
+    }
+
+    fn add_host(&mut self, host: Span, sender: Sender) -> Result<(), HeadError> {
+        match self.host.replace(host) {
+            Some(_) if sender == Sender::Client => Err(HeadError::HostTwice),
+            _ => Ok(()),
+        }
+    }
+
+    fn add_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        match self.length.replace(parse_length(value)?) {
+            Some(_) => Err(HeadError::LengthTwice),
+            None => Ok(()),
+        }
+    }
+
+    fn add_coding(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadError::Coding);
+        }
+        self.chunked = true;
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use memchr::memchr_iter;
 use super::fields::{Facts, Field, Fields, Sender, Span, is_token};
 use super::target::{self, Parts, Path};
 use super::{BodyLength, HeadError, RequestTarget};
-use crate::flow::Target;
+use crate::flow::{Target, TargetError};
 
 /// Bounds of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -387,6 +387,9 @@ fn check_host(
         RequestTarget::Absolute { scheme, .. } => (scheme.default_port(), None),
         RequestTarget::Origin | RequestTarget::Asterisk => (80, None),
     };
+    if !host.is_ascii() {
+        return Err(HeadError::Host(TargetError::BadName));
+    }
     let host = Target::parse_or_port(host, default_port).map_err(HeadError::Host)?;
     match connect {
         Some(target) if *target != host => Err(HeadError::HostDiffers),

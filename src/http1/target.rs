@@ -44,6 +44,9 @@ pub(super) struct Parts<'a> {
 
 /// Reads the target of a request line; `text` lies in `whole`.
 pub(super) fn parse<'a>(method: &str, text: &'a str, whole: &[u8]) -> Result<Parts<'a>, HeadError> {
+    if !text.is_ascii() {
+        return Err(HeadError::TargetCharacter); // names travel as A-labels, paths percent-encoded
+    }
     if method == "CONNECT" {
         return parse_authority(text);
     }

@@ -67,11 +67,11 @@ fn reassemble(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, HelloError> {
     let window = &bytes[..bytes.len().min(CLIENT_HELLO_BYTES_MAX)];
     let mut message = Cow::Borrowed(&[][..]);
     let mut rest = window;
-    while let Some((fragment, behind)) = next_record(rest, message.is_empty())? {
+    while let Some(record) = next_record(rest, message.is_empty())? {
         if message.is_empty() {
-            message = Cow::Borrowed(fragment);
+            message = Cow::Borrowed(record.fragment);
         } else {
-            message.to_mut().extend_from_slice(fragment);
+            message.to_mut().extend_from_slice(record.fragment);
         }
         if let Some(len) = message_len(&message)? {
             if len <= message.len() {
@@ -81,13 +81,19 @@ fn reassemble(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, HelloError> {
                 return Err(HelloError::TooLong);
             }
         }
-        rest = behind;
+        rest = record.behind;
     }
     if window.len() == CLIENT_HELLO_BYTES_MAX { Err(HelloError::TooLong) } else { Ok(None) }
 }
 
-/// The bytes that have arrived of the record at the front (RFC 8446 §5.1), and what lies behind it; `None` while there are none.
-fn next_record(bytes: &[u8], first: bool) -> Result<Option<(&[u8], &[u8])>, HelloError> {
+/// A record's content, as much as has arrived of it.
+struct Record<'a> {
+    fragment: &'a [u8],
+    behind: &'a [u8],
+}
+
+/// The record at the front (RFC 8446 §5.1); `None` while nothing of its content has arrived.
+fn next_record(bytes: &[u8], first: bool) -> Result<Option<Record<'_>>, HelloError> {
     // What is wrong before the first handshake byte is another protocol; later it is TLS gone wrong.
     let wrong = if first { HelloError::NotTls } else { HelloError::Malformed };
     // TLS 1.3 writes 3.1 or 3.3 here, SSL 3.0 wrote 3.0; 3.4 is seen from clients that misread the RFC.
@@ -106,7 +112,7 @@ fn next_record(bytes: &[u8], first: bool) -> Result<Option<(&[u8], &[u8])>, Hell
         return Err(wrong); // an empty fragment of a handshake is forbidden (RFC 8446 §5.1), and could be repeated without end
     }
     let (fragment, behind) = rest.split_at(len.min(rest.len()));
-    Ok((!fragment.is_empty()).then_some((fragment, behind)))
+    Ok((!fragment.is_empty()).then_some(Record { fragment, behind }))
 }
 
 /// Length of the handshake message that begins so, header included (RFC 8446 §4).
@@ -283,16 +289,21 @@ mod tests {
         bytes
     }
 
-    /// What rustls reads as server: `Some(None)` is a hello without a usable name; `None` one that it refuses.
-    #[allow(clippy::option_option, reason = "refused, nameless and named are three answers")]
-    fn acceptor(mut bytes: &[u8]) -> Option<(Option<String>, Vec<Box<[u8]>>)> {
+    /// A hello as rustls reads it.
+    struct Accepted {
+        name: Option<String>,
+        alpn: Vec<Box<[u8]>>,
+    }
+
+    /// What rustls reads as server; `None` if it refuses.
+    fn acceptor(mut bytes: &[u8]) -> Option<Accepted> {
         let mut acceptor = Acceptor::default();
         while !bytes.is_empty() {
             acceptor.read_tls(&mut bytes).ok()?;
             if let Some(accepted) = acceptor.accept().ok()? {
                 let hello = accepted.client_hello();
                 let alpn = hello.alpn().map(|protocols| protocols.map(Into::into).collect()).unwrap_or_default();
-                return Some((hello.server_name().map(str::to_owned), alpn));
+                return Some(Accepted { name: hello.server_name().map(str::to_owned), alpn });
             }
         }
         None
@@ -359,8 +370,11 @@ mod tests {
                 alpn: vec![Box::from(&b"h2"[..]), Box::from(&b"http/1.1"[..])],
                 has_ech: false,
             };
-            let (name, alpn) = acceptor(&hello).unwrap();
-            assert_eq!((host(&name.unwrap()), alpn), (expected.server_name.clone(), expected.alpn.clone()));
+            let accepted = acceptor(&hello).unwrap();
+            assert_eq!(
+                (host(&accepted.name.unwrap()), accepted.alpn),
+                (expected.server_name.clone(), expected.alpn.clone())
+            );
             for fragment_bytes in [1, 2, 64, RECORD_BYTES_MAX] {
                 let hello = records(&messages(&hello), fragment_bytes);
                 for len in 0..hello.len() {
@@ -494,10 +508,10 @@ mod tests {
             }
             let hello = records(&message, fragment_bytes);
             let ours = parse(&hello[..hello.len().min(CLIENT_HELLO_BYTES_MAX)]);
-            if let (Some((theirs, alpn)), true) = (acceptor(&hello), hello.len() < CLIENT_HELLO_BYTES_MAX) {
+            if let (Some(accepted), true) = (acceptor(&hello), hello.len() < CLIENT_HELLO_BYTES_MAX) {
                 let ours = ours.unwrap().unwrap();
-                prop_assert_eq!(ours.alpn, alpn);
-                match (ours.server_name, theirs) {
+                prop_assert_eq!(ours.alpn, accepted.alpn);
+                match (ours.server_name, accepted.name) {
                     (ServerName::Host(ours), Some(theirs)) => {
                         prop_assert_eq!(ours.as_str(), theirs.trim_end_matches('.').to_ascii_lowercase());
                     }

@@ -152,6 +152,9 @@ impl Answering<'_> {
             interim.pass(&self, &mut *down.stream, &head, down.patience).await?;
         };
         let waited = self.started.elapsed();
+        if let Some(refused) = refused_by_parent(self.outbound, &head) {
+            return Err(refused);
+        }
         if head.status() == 101 {
             return self.switch(down, up, head, waited).await;
         }
@@ -191,6 +194,9 @@ impl Answering<'_> {
                     interim.pass(&self, &mut down_writer, &head, down.patience).await?;
                 };
                 let waited = self.started.elapsed();
+                if let Some(refused) = refused_by_parent(self.outbound, &head) {
+                    return Err(refused);
+                }
                 if head.status() == 101 {
                     return Err(ExchangeError::Failed(unexpected_switch()));
                 }
@@ -445,6 +451,14 @@ fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -
         CopyError::Idle => format!("answer of {target} paused for too long"),
     }
     .into()
+}
+
+/// A parent's 407 is about our credentials, not the client's, which would take it for a question to itself.
+fn refused_by_parent(outbound: &Outbound<'_>, head: &ResponseHead) -> Option<ExchangeError> {
+    (outbound.absolute_form && head.status() == 407).then(|| {
+        let failure = Failure::new(ErrorType::HopRefused, "the parent proxy does not accept our credentials");
+        ExchangeError::Failed(Failure { hop_status: Some(407), ..failure })
+    })
 }
 
 fn unexpected_switch() -> Failure {

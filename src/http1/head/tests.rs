@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::flow::{ErrorType, Scheme, TargetError};
+use crate::flow::{ErrorType, Scheme};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 100 };
 
@@ -132,6 +132,8 @@ fn what_is_no_request_line_is_refused() {
         ("GET / HTTP/1.10", HeadError::Version),
         ("GET / HTTP/01.1", HeadError::Version),
         ("GET /é HTTP/1.1", HeadError::TargetCharacter),
+        ("GET http://é.com/ HTTP/1.1", HeadError::TargetCharacter),
+        ("CONNECT é.com:443 HTTP/1.1", HeadError::TargetCharacter),
         ("GET /# HTTP/1.1", HeadError::TargetCharacter),
         ("GET /?a#b HTTP/1.1", HeadError::TargetCharacter),
         ("GET /<a> HTTP/1.1", HeadError::TargetCharacter),
@@ -214,6 +216,7 @@ fn host_stands_once_and_names_a_host() {
     refused(with("Host:\r\n"), HeadError::Host(TargetError::Empty));
     refused(with("Host: a.com, b.com\r\n"), HeadError::Host(TargetError::BadName));
     refused(with("Host: a b\r\n"), HeadError::Host(TargetError::BadName));
+    refused(with("Host: é.com\r\n"), HeadError::Host(TargetError::BadName));
     refused(with("Host: a.com/x\r\n"), HeadError::Host(TargetError::BadName));
     refused(with("Host: u@a.com\r\n"), HeadError::Host(TargetError::Userinfo));
     refused(with("Host: a.com:99999\r\n"), HeadError::Host(TargetError::BadPort));
