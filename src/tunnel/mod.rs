@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::account::live::{Exceeded, LiveGuard};
-use crate::account::{AccessRecord, Account, Tunnels};
+use crate::account::{AccessRecord, Account, Tunnels, metrics};
 use crate::dial::{Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
@@ -153,7 +153,11 @@ impl Proxy {
     ) -> Result<Dialed, Failure> {
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| error.failure(target))
+        dialed.map_err(|error| {
+            let failure = error.failure(target);
+            metrics::dial_failed(failure.error);
+            failure
+        })
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
