@@ -337,7 +337,7 @@ mod tests {
     /// A connection, and the upstream's end of it.
     async fn connection() -> (Dialed, TcpStream) {
         let (ours, theirs) = pair().await;
-        (Dialed { stream: ours.into(), lease: Lease::default(), requests: 0 }, theirs)
+        (Dialed { stream: ours.into(), lease: Lease::default(), requests: 0, peer: None, local: None }, theirs)
     }
 
     fn key(target_: &str) -> PoolKey {
