@@ -361,8 +361,7 @@ mod tests {
     #[tokio::test]
     async fn endpoints_of_the_service_are_what_the_parent_is_asked_for() {
         let parent = Parent::saying("HTTP/1.1 200 OK\r\n\r\n").await;
-        let discovery =
-            Discovery::Dns { endpoints: vec![endpoint("real.example:8443")], first_address_only: false };
+        let discovery = Discovery::Dns { endpoints: vec![endpoint("real.example:8443")], first_address_only: false };
         let cluster = Cluster { discovery, via: Via::Connect(Arc::new(parent.hop())), ..cluster() };
         let mut trace = DialTrace::default();
         assert!(dialer().dial(&Arc::new(cluster), &target("api.example:443"), soon(), &mut trace).await.is_ok());

@@ -638,12 +638,14 @@ impl Drop for Pending<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::testing::*;
     use super::*;
     use crate::flow::ErrorType;
     use crate::route::cluster::Balancing;
+    use crate::tls::testing::{Authority, Leaf, Server};
+    use crate::tls::{ClientTls, ClientTlsSpec};
 
     async fn dial(dialer: &Dialer, cluster: Cluster, target: &Target) -> (Result<Dialed, DialError>, DialTrace) {
         let mut trace = DialTrace::default();
@@ -844,5 +846,102 @@ mod tests {
             (dialer(), Arc::new(cluster()), target("127.0.0.1:1"), DialTrace::default());
         let size = size_of_val(&dialer.dial(&cluster, &target, soon(), &mut trace));
         assert!(size <= 1600, "{size} bytes");
+    }
+
+    fn originating(authority: &Authority, sni: Sni) -> Origination {
+        let spec = ClientTlsSpec { ca_pem: Some(authority.pem.clone().into_bytes()), ..Default::default() };
+        let client = ClientTls::new(&spec).map_err(|error| error.to_string().into());
+        Origination { mode: "SIMPLE", sni, client, origin: Default::default() }
+    }
+
+    async fn echoes(dialed: Dialed) {
+        let mut stream = dialed.stream;
+        stream.write_all(b"ping").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut echo = [0; 4];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"ping");
+    }
+
+    #[tokio::test]
+    async fn tls_is_originated_for_the_name_asked_for_or_the_fixed_one() {
+        let authority = Authority::new();
+        let server = Server::start(&authority.issue(&["api.example"], |_| {}), None).await;
+        let fixed = Sni::Fixed(Name::parse(b"api.example").unwrap());
+        let to = |tls| Cluster {
+            discovery: Discovery::Static(vec![endpoint(&server.addr.to_string())]),
+            tls: Some(tls),
+            ..cluster()
+        };
+        for (sni, asked) in [(Sni::Asked, "api.example:80"), (fixed, "other.example:80")] {
+            let (dialed, _) = dial(&dialer(), to(originating(&authority, sni)), &target(asked)).await;
+            echoes(dialed.unwrap()).await;
+        }
+        let asked = target("other.example:80");
+        let (dialed, trace) = dial(&dialer(), to(originating(&authority, Sni::Asked)), &asked).await;
+        let failure = dialed.unwrap_err().failure(&asked);
+        assert_eq!(failure.error, ErrorType::TlsCertificate);
+        let sentence = "the certificate of other.example:80 is not valid: it is for api.example, not for other.example";
+        assert_eq!(&*failure.detail, sentence);
+        let reason = "TLS with other.example: TLS handshake: it is for api.example, not for other.example";
+        assert_eq!(trace.transport_failure.as_deref(), Some(reason));
+
+        let missing = Origination { client: Err("secret x/y".into()), ..originating(&authority, Sni::Asked) };
+        assert_eq!(error_of(dial(&dialer(), to(missing), &asked).await.0), ErrorType::Configuration);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_silent_in_the_handshake_ends_at_the_connect_timeout() {
+        let listener = listen("127.0.0.1", 0).await;
+        let cluster = Cluster {
+            tls: Some(originating(&Authority::new(), Sni::Asked)),
+            connect_timeout: Duration::from_millis(100),
+            ..cluster()
+        };
+        let started = Instant::now();
+        let (dialed, _) = dial(&dialer(), cluster, &target_at(listener.local_addr().unwrap())).await;
+        assert_eq!(error_of(dialed), ErrorType::ConnectionTimeout);
+        assert!((100..2000).contains(&started.elapsed().as_millis()));
+    }
+
+    #[tokio::test]
+    async fn tls_to_a_parent_and_tls_inside_its_tunnel_are_two_wraps() {
+        let authority = Authority::new();
+        let origin = Server::start(&authority.issue(&["api.example"], |_| {}), None).await;
+        let parent = tls_parent(&authority.issue(&["parent.example"], |_| {}), origin.addr).await;
+        let hop = Hop {
+            cluster: Arc::new(Cluster {
+                discovery: Discovery::Static(vec![endpoint(&parent.to_string())]),
+                tls: Some(originating(&authority, Sni::Fixed(Name::parse(b"parent.example").unwrap()))),
+                ..cluster()
+            }),
+            target: None,
+            authorization: None,
+            absolute_form: false,
+            origin: Default::default(),
+        };
+        let cluster =
+            Cluster { via: Via::Connect(Arc::new(hop)), tls: Some(originating(&authority, Sni::Asked)), ..cluster() };
+        let (dialed, _) = dial(&dialer(), cluster, &target("api.example:443")).await;
+        echoes(dialed.unwrap()).await;
+        assert_eq!(origin.handshakes.lock().unwrap()[0].1.as_deref(), Some("api.example"));
+    }
+
+    /// A parent proxy behind TLS, whose every tunnel leads to `origin`.
+    async fn tls_parent(leaf: &Leaf, origin: SocketAddr) -> SocketAddr {
+        let acceptor = leaf.acceptor();
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let mut origin = TcpStream::connect(origin).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut origin).await;
+        });
+        addr
     }
 }

@@ -321,3 +321,227 @@ fn is_quiet(stream: &mut Stream) -> bool {
 fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+
+    use super::super::Lease;
+    use super::super::testing::*;
+    use super::*;
+    use crate::flow::Name;
+    use crate::tls::{ClientTls, ClientTlsSpec};
+
+    /// A connection, and the upstream's end of it.
+    async fn connection() -> (Dialed, TcpStream) {
+        let (ours, theirs) = pair().await;
+        (Dialed { stream: ours.into(), lease: Lease::default(), requests: 0, peer: None, local: None }, theirs)
+    }
+
+    fn key(target_: &str) -> PoolKey {
+        PoolKey::new(&Arc::new(cluster()), &target(target_))
+    }
+
+    fn port(dialed: &Dialed) -> u16 {
+        dialed.stream.local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn the_last_one_used_is_taken_first_and_counts_its_requests() {
+        let (pool, key) = (Pool::new(8), key("a.example:80"));
+        let (one, _one) = connection().await;
+        let (two, _two) = connection().await;
+        let ports = (port(&one), port(&two));
+        pool.checkin(key.clone(), one);
+        pool.checkin(key.clone(), two);
+        let two = pool.checkout(&key).unwrap();
+        assert_eq!((port(&two), two.requests), (ports.1, 1));
+        pool.checkin(key.clone(), two);
+        let two = pool.checkout(&key).unwrap();
+        assert_eq!((port(&two), two.requests), (ports.1, 2));
+        assert_eq!(port(&pool.checkout(&key).unwrap()), ports.0);
+        assert!(pool.checkout(&key).is_none());
+        assert_eq!(pool.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn connections_with_unread_bytes_or_an_end_are_not_handed_out() {
+        let (pool, key) = (Pool::new(8), key("a.example:80"));
+        let (good, _good) = connection().await;
+        let good_port = port(&good);
+        pool.checkin(key.clone(), good);
+        let (closed, theirs) = connection().await;
+        drop(theirs);
+        closed.stream.tcp().unwrap().readable().await.unwrap();
+        pool.checkin(key.clone(), closed);
+        let (talking, mut theirs) = connection().await;
+        theirs.write_all(b"HTTP/1.1 408").await.unwrap();
+        talking.stream.tcp().unwrap().readable().await.unwrap();
+        pool.checkin(key.clone(), talking);
+        assert_eq!(pool.len(), 3);
+        assert_eq!(port(&pool.checkout(&key).unwrap()), good_port);
+        assert_eq!(pool.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_pool_lets_the_oldest_go_whatever_its_key() {
+        let (pool, keys) = (Pool::new(2), ["a.example:80", "b.example:80", "c.example:80"].map(key));
+        let mut theirs = Vec::new();
+        for key in &keys {
+            let (dialed, end) = connection().await;
+            pool.checkin(key.clone(), dialed);
+            theirs.push(end);
+        }
+        assert_eq!(pool.len(), 2);
+        theirs[0].readable().await.unwrap(); // its end
+        assert!(pool.checkout(&keys[0]).is_none());
+        assert!(pool.checkout(&keys[2]).is_some() && pool.checkout(&keys[1]).is_some());
+        let none = Pool::new(0);
+        none.checkin(keys[0].clone(), connection().await.0);
+        assert_eq!(none.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lower_bound_and_the_drain_close_at_once() {
+        let (pool, key) = (Pool::new(8), key("a.example:80"));
+        let mut theirs = Vec::new();
+        for _ in 0..4 {
+            let (dialed, end) = connection().await;
+            pool.checkin(key.clone(), dialed);
+            theirs.push(end);
+        }
+        pool.set_max(1);
+        assert_eq!(pool.len(), 1);
+        theirs[0].readable().await.unwrap();
+        pool.close();
+        theirs[3].readable().await.unwrap();
+        assert_eq!(pool.len(), 0);
+        pool.checkin(key.clone(), connection().await.0);
+        assert_eq!(pool.len(), 1, "the bound stays what it was");
+    }
+
+    #[tokio::test]
+    async fn slots_and_their_order_survive_any_use() {
+        let (pool, keys) = (Pool::new(5), ["a.example:80", "b.example:80", "c.example:80"].map(key));
+        let mut theirs = Vec::new();
+        let mut model: Vec<(usize, u16)> = Vec::new(); // oldest first
+        for _ in 0..300 {
+            let which = fastrand::usize(..3);
+            if fastrand::bool() {
+                let (dialed, end) = connection().await;
+                theirs.push(end);
+                model.push((which, port(&dialed)));
+                if model.len() > 5 {
+                    model.remove(0);
+                }
+                pool.checkin(keys[which].clone(), dialed);
+            } else {
+                let expected = model.iter().rposition(|(key, _)| *key == which).map(|index| model.remove(index).1);
+                assert_eq!(pool.checkout(&keys[which]).map(|dialed| port(&dialed)), expected);
+            }
+            assert_eq!(pool.len(), model.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_idle_for_too_long_is_neither_handed_out_nor_kept() {
+        let (pool, key) = (Pool::new(8), key("a.example:80"));
+        let (dialed, _theirs) = connection().await;
+        pool.checkin(key.clone(), dialed);
+        let now = Instant::now();
+        assert!(lock(&pool.idle).take_dead(now + IDLE_TIME / 2).is_empty());
+        assert_eq!(lock(&pool.idle).take_dead(now + IDLE_TIME).len(), 1);
+        let (dialed, _theirs) = connection().await;
+        pool.checkin(key.clone(), dialed);
+        lock(&pool.idle).slots.iter_mut().for_each(|slot| slot.held.as_mut().unwrap().since -= IDLE_TIME);
+        assert!(pool.checkout(&key).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_sweep_ends_with_the_last_connection_and_begins_anew() {
+        tokio::time::pause();
+        let (pool, key) = (Pool::new(8), key("a.example:80"));
+        for _ in 0..2 {
+            let (dialed, theirs) = connection().await;
+            drop(theirs);
+            dialed.stream.tcp().unwrap().readable().await.unwrap();
+            pool.checkin(key.clone(), dialed);
+            assert!(lock(&pool.idle).sweeping);
+            tokio::time::sleep(SWEEP_INTERVAL + Duration::from_millis(1)).await;
+            assert_eq!((pool.len(), lock(&pool.idle).sweeping), (0, false));
+        }
+    }
+
+    #[test]
+    fn flows_that_need_another_connection_have_another_key() {
+        let of = |cluster: Cluster, to: &str| PoolKey::new(&Arc::new(cluster), &target(to));
+        let fixed = |endpoints: &[&str]| Cluster {
+            name: "outbound|80||api.example".into(),
+            discovery: Discovery::Static(endpoints.iter().map(|at| endpoint(at)).collect()),
+            ..cluster()
+        };
+        let tls = |cluster: Cluster, sni: Sni, insecure_skip_verify: bool| {
+            let spec = ClientTlsSpec { ca_pem: None, insecure_skip_verify, ..Default::default() };
+            let client = ClientTls::new(&spec).map_err(|error| error.to_string().into());
+            Cluster { tls: Some(Origination { mode: "SIMPLE", sni, client, origin: Default::default() }), ..cluster }
+        };
+        let via = |cluster: Cluster, parent: &str, user: Option<&str>| {
+            let value = |user: &str| crate::route::cluster::Authorization { value: Ok(user.into()) };
+            let hop = Hop {
+                cluster: Arc::new(fixed(&[parent])),
+                target: None,
+                authorization: user.map(value),
+                absolute_form: false,
+                origin: Default::default(),
+            };
+            Cluster { via: Via::Connect(Arc::new(hop)), ..cluster }
+        };
+        let name = |text: &str| Sni::Fixed(Name::parse(text.as_bytes()).unwrap());
+        let one = "192.0.2.1:80";
+
+        // The same plan, compiled twice, is the same connection; and the target counts only where it decides something.
+        let plans: [&dyn Fn() -> Cluster; 2] = [&cluster, &|| fixed(&[one])];
+        for plan in plans {
+            assert_eq!(of(plan(), "a.example:80"), of(plan(), "a.example:80"));
+        }
+        assert_eq!(
+            of(via(cluster(), one, Some("u")), "a.example:80"),
+            of(via(cluster(), one, Some("u")), "a.example:80")
+        );
+        let spec = ClientTls::new(&ClientTlsSpec { insecure_skip_verify: true, ..Default::default() }).unwrap();
+        assert_eq!(
+            of(tls(fixed(&[one]), name("x.example"), true), "a.example:80"),
+            of(tls(fixed(&[one]), name("x.example"), true), "b.example:80")
+        );
+        drop(spec);
+        assert_eq!(of(fixed(&[one]), "a.example:80"), of(fixed(&[one]), "b.example:81"));
+
+        let mut denied = cluster();
+        denied.addresses.opened = nets(&["10.0.0.0/8"]);
+        let different = [
+            of(cluster(), "a.example:80"),
+            of(cluster(), "a.example:81"),
+            of(cluster(), "b.example:80"),
+            of(denied, "a.example:80"),
+            of(Cluster { source: vec!["192.0.2.9".parse().unwrap()], ..cluster() }, "a.example:80"),
+            of(fixed(&[one]), "a.example:80"),
+            of(fixed(&["192.0.2.2:80"]), "a.example:80"),
+            of(tls(fixed(&[one]), name("x.example"), true), "a.example:80"),
+            of(tls(fixed(&[one]), name("y.example"), true), "a.example:80"),
+            of(tls(fixed(&[one]), name("x.example"), false), "a.example:80"),
+            of(tls(fixed(&[one]), Sni::Asked, true), "a.example:80"),
+            of(tls(fixed(&[one]), Sni::Asked, true), "b.example:80"),
+            of(via(cluster(), one, None), "a.example:80"),
+            of(via(cluster(), one, Some("u")), "a.example:80"),
+            of(via(cluster(), one, Some("v")), "a.example:80"),
+            of(via(cluster(), "192.0.2.2:80", None), "a.example:80"),
+        ];
+        for (index, one) in different.iter().enumerate() {
+            for other in &different[index + 1..] {
+                assert_ne!(one, other);
+            }
+        }
+    }
+}

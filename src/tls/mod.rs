@@ -1,6 +1,9 @@
 //! TLS as client; the only place that names the crypto provider.
 
 pub mod certs;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod testing;
 mod verify;
 
 use std::collections::HashMap;
@@ -221,6 +224,8 @@ fn certificate_problem(error: &CertificateError) -> String {
             let names: Vec<_> = presented.iter().map(bare).collect();
             format!("it is for {}, not for {}", listed(&names), expected.to_str())
         }
+        CertificateError::BadSignature => "its signature is not its issuer's".to_owned(),
+        CertificateError::Other(error) => error.0.to_string(),
         error => error.to_string(),
     }
 }
@@ -270,4 +275,218 @@ fn system_roots() -> Arc<RootCertStore> {
 
 fn clients() -> std::sync::MutexGuard<'static, HashMap<ClientTlsSpec, Weak<Compiled>>> {
     CLIENTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use rcgen::date_time_ymd;
+    use rustls::HandshakeKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::testing::{Authority, Leaf, Server};
+    use super::*;
+
+    fn trusting(authority: &Authority) -> ClientTlsSpec {
+        ClientTlsSpec { ca_pem: Some(authority.pem.clone().into_bytes()), ..ClientTlsSpec::default() }
+    }
+
+    async fn connect(spec: &ClientTlsSpec, addr: SocketAddr, name: &str) -> Result<Stream, HandshakeError> {
+        let stream = TcpStream::connect(addr).await.unwrap().into();
+        ClientTls::new(spec).unwrap().connect(stream, &Host::parse(name.as_bytes()).unwrap()).await
+    }
+
+    async fn echoes(mut stream: Stream) {
+        stream.write_all(b"ping").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut echo = [0; 4];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"ping");
+    }
+
+    /// The failure of a handshake, and its sentence.
+    fn failure(shaken: Result<Stream, HandshakeError>) -> (ErrorType, String) {
+        let error = shaken.map(|_| ()).unwrap_err();
+        (error.error, error.source.to_string())
+    }
+
+    /// A client of `leaf`'s server, which trusts `authority`, asks for `name`.
+    async fn meets(authority: &Authority, leaf: &Leaf, name: &str) -> Result<Stream, HandshakeError> {
+        let server = Server::start(leaf, None).await;
+        connect(&trusting(authority), server.addr, name).await
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_a_trusted_issuer_for_the_name_asked_for_is_good() {
+        let authority = Authority::new();
+        let leaf = authority.issue(&["a.example", "*.b.example", "127.0.0.1"], |_| {});
+        for name in ["a.example", "x.b.example", "127.0.0.1"] {
+            let stream = meets(&authority, &leaf, name).await.expect(name);
+            assert!(stream.is_tls());
+            echoes(stream).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn sni_carries_names_and_never_addresses() {
+        let authority = Authority::new();
+        let server = Server::start(&authority.issue(&["a.example", "127.0.0.1"], |_| {}), None).await;
+        for name in ["A.example.", "127.0.0.1"] {
+            echoes(connect(&trusting(&authority), server.addr, name).await.unwrap()).await;
+        }
+        let names: Vec<_> = server.handshakes.lock().unwrap().iter().map(|(_, sni)| sni.clone()).collect();
+        assert_eq!(names, [Some("a.example".to_owned()), None]);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_another_name_says_for_which() {
+        let authority = Authority::new();
+        let leaf = authority.issue(&["a.example", "b.example"], |_| {});
+        let (error, sentence) = failure(meets(&authority, &leaf, "c.example").await);
+        assert_eq!(error, ErrorType::TlsCertificate);
+        assert_eq!(sentence, "it is for a.example, b.example, not for c.example");
+        let (error, _) = failure(meets(&authority, &leaf, "127.0.0.1").await);
+        assert_eq!(error, ErrorType::TlsCertificate);
+    }
+
+    #[tokio::test]
+    async fn expired_early_and_foreign_certificates_are_told_apart() {
+        let authority = Authority::new();
+        let expired = authority.issue(&["a.example"], |params| params.not_after = date_time_ymd(2024, 1, 2));
+        let (error, sentence) = failure(meets(&authority, &expired, "a.example").await);
+        assert_eq!((error, sentence.as_str()), (ErrorType::TlsCertificate, "it has expired on 2024-01-02T00:00:00Z"));
+
+        let early = authority.issue(&["a.example"], |params| params.not_before = date_time_ymd(2999, 1, 2));
+        let (_, sentence) = failure(meets(&authority, &early, "a.example").await);
+        assert_eq!(sentence, "it is not valid before 2999-01-02T00:00:00Z");
+
+        let foreign = Authority::new().issue(&["a.example"], |_| {});
+        let (error, sentence) = failure(meets(&authority, &foreign, "a.example").await);
+        assert_eq!((error, sentence.as_str()), (ErrorType::TlsCertificate, "its issuer is not trusted"));
+
+        // The system does not trust it either.
+        let server = Server::start(&foreign, None).await;
+        let (error, _) = failure(connect(&ClientTlsSpec::default(), server.addr, "a.example").await);
+        assert_eq!(error, ErrorType::TlsCertificate);
+    }
+
+    #[tokio::test]
+    async fn pinned_names_replace_the_name_asked_for_and_are_met_exactly() {
+        let authority = Authority::new();
+        let spiffe = "spiffe://cluster.local/ns/default/sa/api";
+        let server = Server::start(&authority.issue(&["*.a.example", spiffe, "192.0.2.7"], |_| {}), None).await;
+        let pinned = |names: &[&str]| ClientTlsSpec {
+            subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..trusting(&authority)
+        };
+        for good in [&[spiffe][..], &["*.A.example"], &["192.0.2.7"], &["no.example", spiffe]] {
+            assert!(connect(&pinned(good), server.addr, "other.example").await.is_ok(), "{good:?}");
+        }
+        for bad in ["x.a.example", "a.example", "spiffe://cluster.local/ns/default/sa/ap", "192.0.2.8"] {
+            let (error, sentence) = failure(connect(&pinned(&[bad]), server.addr, "x.a.example").await);
+            assert_eq!(error, ErrorType::TlsCertificate);
+            assert_eq!(sentence, format!("it is for *.a.example, {spiffe}, wanted is {bad}"));
+        }
+        let stranger = ClientTlsSpec { ca_pem: trusting(&Authority::new()).ca_pem, ..pinned(&[spiffe]) };
+        assert!(connect(&stranger, server.addr, "x.a.example").await.is_err(), "the chain counts all the same");
+    }
+
+    #[tokio::test]
+    async fn insecure_skip_verify_believes_anybody() {
+        let server = Server::start(&Authority::new().issue(&["a.example"], |_| {}), None).await;
+        let spec = ClientTlsSpec { insecure_skip_verify: true, ..ClientTlsSpec::default() };
+        echoes(connect(&spec, server.addr, "b.example").await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_shown_where_it_is_asked_for() {
+        let (authority, clients) = (Authority::new(), Authority::new());
+        let server = Server::start(&authority.issue(&["a.example"], |_| {}), Some(&clients)).await;
+        let client = clients.issue(&["client.example"], |_| {});
+        let spec = ClientTlsSpec { client_pem: Some((client.chain.clone(), client.key)), ..trusting(&authority) };
+        echoes(connect(&spec, server.addr, "a.example").await.unwrap()).await;
+        // TLS 1.3: our handshake is over before the server has looked; the alert is the first thing that is read.
+        let mut stream = connect(&trusting(&authority), server.addr, "a.example").await.unwrap();
+        let error = stream.read(&mut [0; 8]).await.unwrap_err();
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+
+        let other = clients.issue(&["client.example"], |_| {});
+        let mixed = ClientTlsSpec { client_pem: Some((client.chain, other.key)), ..trusting(&authority) };
+        let error = ClientTls::new(&mixed).unwrap_err().to_string();
+        assert_eq!(error, "privateKey: does not belong to clientCertificate");
+    }
+
+    #[tokio::test]
+    async fn sessions_are_resumed_between_equal_specs_only() {
+        let authority = Authority::new();
+        let server = Server::start(&authority.issue(&["a.example"], |_| {}), None).await;
+        let (spec, again) = (trusting(&authority), trusting(&authority));
+        let pinned = ClientTlsSpec { subject_alt_names: vec!["a.example".to_owned()], ..trusting(&authority) };
+        let kept = [&spec, &pinned].map(|spec| ClientTls::new(spec).unwrap());
+        assert_eq!(kept[0].id(), ClientTls::new(&again).unwrap().id());
+        assert_ne!(kept[0].id(), kept[1].id());
+        for spec in [&spec, &again, &pinned, &pinned] {
+            echoes(connect(spec, server.addr, "a.example").await.unwrap()).await;
+        }
+        let kinds: Vec<_> = server.handshakes.lock().unwrap().iter().map(|(kind, _)| *kind).collect();
+        use HandshakeKind::{Full, Resumed};
+        assert_eq!(kinds, [Full, Resumed, Full, Resumed]);
+    }
+
+    #[tokio::test]
+    async fn clients_that_nobody_uses_leave_the_table() {
+        let spec = trusting(&Authority::new());
+        let id = ClientTls::new(&spec).unwrap().id();
+        assert_ne!(ClientTls::new(&spec).unwrap().id(), id, "dropped in between");
+        let other = ClientTls::new(&trusting(&Authority::new())).unwrap();
+        assert!(!clients().contains_key(&spec));
+        drop(other);
+    }
+
+    /// A peer that says this to whatever it reads, and closes.
+    async fn plain_peer(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(answer).await.unwrap();
+        });
+        addr
+    }
+
+    #[tokio::test]
+    async fn peers_that_do_not_speak_tls_close_or_refuse_are_told_apart() {
+        use ErrorType::{ConnectionTerminated, TlsAlert, TlsProtocol};
+        let alert = &[21, 3, 3, 0, 2, 2, 40];
+        let cases: [(&[u8], ErrorType, &str); 5] = [
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", TlsProtocol, "the upstream does not speak TLS"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", TlsProtocol, "the upstream does not speak TLS"),
+            (b"220 mail.example ESMTP\r\n", TlsProtocol, "the upstream does not speak TLS"),
+            (alert, TlsAlert, "the upstream sent the alert HandshakeFailure"),
+            (b"", ConnectionTerminated, "the upstream closed the connection during the handshake"),
+        ];
+        for (answer, error, sentence) in cases {
+            let addr = plain_peer(answer).await;
+            let shaken = connect(&trusting(&Authority::new()), addr, "a.example").await;
+            assert_eq!(failure(shaken), (error, sentence.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_of_a_peer_are_printable_and_few() {
+        let names: Vec<_> = (0..300).map(|n| format!("n{n}.example")).collect();
+        assert_eq!(listed(&names), "n0.example, n1.example, n2.example, n3.example, n4.example and 295 more");
+        assert_eq!(listed(&["a\x1b[31m\n".to_owned()]), "a?[31m?");
+        assert_eq!(listed(&[]), "no name");
+    }
+
+    #[test]
+    fn a_spec_does_not_print_its_key() {
+        let spec = ClientTlsSpec { client_pem: Some((vec![1], b"secret".to_vec())), ..ClientTlsSpec::default() };
+        assert!(!format!("{spec:?}").contains("115"), "{spec:?}");
+    }
 }
