@@ -57,6 +57,20 @@ impl Report<'_> {
         let versions: Vec<String> =
             self.versions.iter().map(|(contestant, version)| format!("{} {version}", contestant.name())).collect();
         line(&mut text, format!("* {}", versions.join(", ")));
+        if let Some(elsewhere) = median(self.rows.iter().flat_map(Row::elsewhere)) {
+            let quiet = if elsewhere <= ELSEWHERE_MAX {
+                ""
+            } else {
+                ": **not quiet**, times are too high and ratios are rough"
+            };
+            line(
+                &mut text,
+                format!(
+                    "* other processes used {:.0} % of the cores meanwhile (median round){quiet}",
+                    elsewhere * 100.0
+                ),
+            );
+        }
         for why in self.missing {
             line(&mut text, format!("* not measured: {why}"));
         }
@@ -287,8 +301,10 @@ fn notes(row: &Row) -> String {
     if row.blind {
         notes.push("TCP to a fixed target, no CONNECT".to_owned());
     }
-    if !row.rounds.is_empty() && !row.logged {
-        notes.push(if row.contestant.logs() { "log not seen".to_owned() } else { "no log".to_owned() });
+    if !row.contestant.logs() {
+        notes.push("no log".to_owned());
+    } else if !row.rounds.is_empty() && !row.logged {
+        notes.push("log not seen".to_owned());
     }
     if row.errors > 0 {
         notes.push(format!("{} errors: {}", row.errors, row.first_error.as_deref().unwrap_or_default()));
@@ -334,6 +350,8 @@ fn line(text: &mut String, line: impl AsRef<str>) {
     text.push('\n');
 }
 
+/// Above this share of all cores, others were at work on the machine.
+const ELSEWHERE_MAX: f64 = 0.05;
 const BY_HAND: &str = "## Where the time goes";
 const BY_HAND_EMPTY: &str = "## Where the time goes\n\nNot written yet.\n";
 
@@ -349,6 +367,7 @@ mod tests {
             bytes: 0,
             cpu: Duration::from_micros(micros * 1000),
             wall: Duration::from_secs(1),
+            elsewhere: 0.0,
         };
         row.rounds.push(round);
         row
