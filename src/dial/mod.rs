@@ -1,15 +1,44 @@
 //! The outbound half: resolve → judge addresses → TCP → hop → TLS, under one deadline. No policy but the cluster's own is here.
 
-use std::net::SocketAddr;
+mod connect;
+mod endpoints;
+mod error;
+mod hosts;
+mod own;
+mod pool;
+mod resolve;
+mod tcp;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use thiserror::Error;
+use socket2::SockRef;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout_at;
 
-use crate::flow::{DialTrace, Failure, Target};
-use crate::route::Cluster;
+use self::connect::Asking;
+use self::endpoints::{ClusterState, Endpoints};
+use self::own::Before;
+use self::pool::Pool;
+use self::resolve::Resolver;
+use self::tcp::{Pacing, RaceError};
+use crate::flow::{DialTrace, Host, Name, Target};
+use crate::http1::HeadLimits;
+use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::route::{Cluster, Discovery, Hop, Origination, Via};
 use crate::stream::Stream;
+
+pub use endpoints::Lease;
+pub use error::DialError;
+pub use own::OwnListeners;
+pub use pool::PoolKey;
+pub use resolve::ResolveError;
 
 /// Settings of the outbound half.
 #[derive(Clone, Debug)]
@@ -28,6 +57,8 @@ pub struct DialSettings {
     pub idle_pool: usize,
     /// `limits.headBytes`: of a parent's answer to our CONNECT.
     pub head_bytes: usize,
+    /// Our name in `Via` of a CONNECT to a parent; `None`: none is sent (`via.send: false`).
+    pub via: Option<Arc<str>>,
 }
 
 /// `dns` of the settings.
@@ -69,7 +100,11 @@ pub enum Family {
 #[derive(Debug)]
 pub struct Dialer {
     settings: ArcSwap<DialSettings>,
-    own: ArcSwap<Vec<SocketAddr>>,
+    resolver: ArcSwap<Resolver>,
+    own: ArcSwap<OwnListeners>,
+    endpoints: Endpoints,
+    pool: Pool,
+    pending: AtomicUsize,
 }
 
 /// An upstream that is ready for the client's first byte.
@@ -81,69 +116,726 @@ pub struct Dialed {
     pub lease: Lease,
     /// Requests served on this connection before (0 for a fresh one).
     pub requests: u32,
+    /// The other end, as in the trace of the dial.
+    pub peer: Option<SocketAddr>,
+    /// Our end.
+    pub local: Option<SocketAddr>,
 }
 
-/// One open flow at one endpoint.
-#[derive(Debug, Default)]
-pub struct Lease {}
-
-/// What idle upstream connections are kept by: cluster, endpoint or target, TLS identity, hop, source address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PoolKey {}
-
-/// Why there is no connection.
-#[derive(Debug, Error)]
-pub enum DialError {}
-
-impl DialError {
-    /// What the client and the operator are told.
-    pub fn failure(&self, _target: &Target) -> Failure {
-        unimplemented!()
-    }
+/// One flow on its way out.
+#[derive(Clone, Copy, Debug)]
+struct Way<'a> {
+    cluster: &'a Arc<Cluster>,
+    target: &'a Target,
+    deadline: Instant,
 }
+
+/// A transport that stands.
+#[derive(Debug)]
+struct Reached {
+    stream: Stream,
+    lease: Lease,
+    /// When the attempt that succeeded began: its TLS shares the cluster's connect timeout.
+    began: Instant,
+}
+
+const ENDPOINTS_TRIED_MAX: usize = 3; // of one cluster for one flow: the client waits
+const HEAD_FIELDS_MAX: usize = 100; // of a parent's answer, as `limits.headFields` by default
 
 impl Dialer {
     /// Reads the system's resolver configuration where the settings ask for it.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn new(_settings: DialSettings) -> Result<Self, String> {
-        unimplemented!()
+    pub fn new(settings: DialSettings) -> Result<Self, String> {
+        Ok(Self {
+            resolver: ArcSwap::from_pointee(Resolver::new(&settings.dns, settings.dns_queries)?),
+            pool: Pool::new(settings.idle_pool),
+            settings: ArcSwap::from_pointee(settings),
+            own: ArcSwap::default(),
+            endpoints: Endpoints::default(),
+            pending: AtomicUsize::new(0),
+        })
     }
+
     /// Takes new settings; the DNS cache is kept where its part did not change.
     ///
     /// # Errors
     /// A sentence for the operator; the old settings stay.
-    pub fn set_settings(&self, _settings: DialSettings) -> Result<(), String> {
-        unimplemented!()
+    pub fn set_settings(&self, settings: DialSettings) -> Result<(), String> {
+        if !self.resolver.load().fits(&settings.dns, settings.dns_queries) {
+            self.resolver.store(Arc::new(Resolver::new(&settings.dns, settings.dns_queries)?));
+        }
+        self.pool.set_max(settings.idle_pool);
+        self.settings.store(Arc::new(settings));
+        Ok(())
     }
-    /// Our own listening addresses, the admin port's included: never dialled by way of a literal or DNS.
-    pub fn set_own(&self, own: Vec<SocketAddr>) {
+
+    /// Our own listening addresses: none of them is dialled by way of a literal or DNS, the admin port by no way.
+    pub fn set_own(&self, own: OwnListeners) {
         self.own.store(Arc::new(own));
     }
+
+    /// `dial.tcpUserTimeout`, for whoever keeps a connection.
+    pub fn tcp_user_timeout(&self) -> Duration {
+        self.settings.load().tcp_user_timeout
+    }
+
+    /// Dials under way.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Questions sent to DNS servers since the resolver's settings last changed.
+    pub fn dns_queries(&self) -> u64 {
+        self.resolver.load().asked()
+    }
+
     /// Opens a stream to `target` the way `cluster` says.
+    ///
+    /// On return the stream is ready for the client's first byte: DNS, TCP, the parent's TLS and CONNECT, and TLS origination are
+    /// done. `deadline` bounds all of it, the cluster's connect timeout each attempt. Dropping the future closes the sockets.
     ///
     /// # Errors
     /// See [`DialError`].
     pub async fn dial(
         &self,
-        _cluster: &Arc<Cluster>,
-        _target: &Target,
-        _deadline: Instant,
-        _trace: &mut DialTrace,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        deadline: Instant,
+        trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
-        unimplemented!()
+        self.dial_onward(cluster, target, None, deadline, trace).await
     }
+
+    /// The same for a client whose request has passed proxies before: `received_via` is its `Via`, and goes on to a parent, so that
+    /// two proxies that are each other's parent find the loop.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn dial_onward(
+        &self,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        received_via: Option<&str>,
+        deadline: Instant,
+        trace: &mut DialTrace,
+    ) -> Result<Dialed, DialError> {
+        let _pending = self.enter()?;
+        let way = Way { cluster, target, deadline };
+        let Reached { mut stream, lease, began } = match &cluster.via {
+            Via::Direct => self.reach(way, trace).await?,
+            Via::Connect(hop) => Box::pin(self.through(way, hop, received_via, trace)).await?,
+        };
+        if let Some(tls) = &cluster.tls {
+            let name = sni(tls, &target.host);
+            stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
+        }
+        Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
+    }
+
+    /// Connects through a parent: to the parent, its TLS, CONNECT.
+    async fn through(
+        &self,
+        way: Way<'_>,
+        hop: &Hop,
+        received_via: Option<&str>,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let (asked, lease) = self.asked_of(way, hop)?;
+        let name = hop_name(hop);
+        trace.hop = Some(name.clone());
+        let on_the_way = |source| DialError::Hop { hop: name.clone(), source: Box::new(source) };
+        let to_hop = Way { cluster: &hop.cluster, ..way };
+        let Reached { mut stream, lease: hop_lease, began } = self.reach(to_hop, trace).await.map_err(on_the_way)?;
+        if let Some(tls) = &hop.cluster.tls {
+            let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
+            stream = originate(to_hop, tls, &name, stream, began, trace).await.map_err(on_the_way)?;
+        }
+        let settings = self.settings.load_full();
+        let asking = Asking {
+            hop: &name,
+            via: settings.via.as_deref(),
+            received_via,
+            head: HeadLimits { bytes: settings.head_bytes, fields: HEAD_FIELDS_MAX },
+        };
+        let started = Instant::now();
+        let until = way.deadline.min(started + way.cluster.connect_timeout);
+        let tunnel = timeout_at(until.into(), connect::connect(stream, hop, &asked, asking)).await;
+        trace.connect += started.elapsed();
+        let stream = match tunnel {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                trace.hop_status = error.hop_status();
+                return Err(match error {
+                    DialError::HopRefused { .. } | DialError::HopProtocol { .. } => error,
+                    error => on_the_way(error),
+                });
+            }
+            Err(_) => {
+                let step = format!("CONNECT {asked}").into();
+                return Err(on_the_way(DialError::Timeout { step, after: until - started }));
+            }
+        };
+        // The flow counts at the parent and at the endpoint asked for; the parent's count is the one that spreads load.
+        Ok(Reached { stream, lease: hop_lease.or(lease), began: Instant::now() })
+    }
+
+    /// What the parent is asked for: the rule's own target, else an endpoint of the cluster, else what the client asked for. A name
+    /// is the parent's to resolve; a literal is judged here.
+    fn asked_of(&self, way: Way<'_>, hop: &Hop) -> Result<(Target, Lease), DialError> {
+        if let Some(target) = &hop.target {
+            return Ok((target.clone(), Lease::default()));
+        }
+        let (host, port, spelled, lease) = match &way.cluster.discovery {
+            Discovery::Asked { port } => (&way.target.host, port.unwrap_or(way.target.port), false, Lease::default()),
+            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
+                let picked = self.endpoints.of(way.cluster).pick(way.cluster.balancing, endpoints, &[]);
+                let (index, lease) = picked.ok_or_else(|| no_endpoint(way.cluster))?;
+                match &endpoints[index].at {
+                    EndpointAddress::Host(host, port) => (host, *port, true, lease),
+                    EndpointAddress::Unix(path) => {
+                        let reason = format!("{} cannot be reached through a parent proxy", path.display());
+                        return Err(DialError::Configuration(reason.into()));
+                    }
+                }
+            }
+            Discovery::Missing(reason) => return Err(DialError::Configuration(reason.clone())),
+        };
+        if let Host::Ip(ip) = host {
+            self.judge(way.cluster, SocketAddr::new(*ip, port), spelled)?;
+        }
+        Ok((Target { host: host.clone(), port }, lease))
+    }
+
+    /// Connects to where the cluster is, without what is around the transport.
+    async fn reach(&self, way: Way<'_>, trace: &mut DialTrace) -> Result<Reached, DialError> {
+        match &way.cluster.discovery {
+            Discovery::Asked { port } => {
+                let port = port.unwrap_or(way.target.port);
+                match &way.target.host {
+                    Host::Ip(ip) => self.reach_address(way, SocketAddr::new(*ip, port), false, trace).await,
+                    Host::Name(name) => Box::pin(self.reach_name(way, name, port, None, trace)).await,
+                }
+            }
+            Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } => match endpoints.as_slice() {
+                [] => Err(no_endpoint(way.cluster)),
+                [endpoint] => self.reach_endpoint(way, endpoint, trace).await,
+                endpoints => Box::pin(self.reach_one_of(way, endpoints, trace)).await,
+            },
+            Discovery::Missing(reason) => Err(DialError::Configuration(reason.clone())),
+        }
+    }
+
+    /// Tries endpoints until one connects.
+    async fn reach_one_of(
+        &self,
+        way: Way<'_>,
+        endpoints: &[Endpoint],
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let state = self.endpoints.of(way.cluster);
+        let mut tried = Vec::with_capacity(ENDPOINTS_TRIED_MAX);
+        let mut failed: Option<DialError> = None;
+        while tried.len() < ENDPOINTS_TRIED_MAX
+            && let Some((index, lease)) = state.pick(way.cluster.balancing, endpoints, &tried)
+        {
+            tried.push(index);
+            match self.reach_endpoint(way, &endpoints[index], trace).await {
+                Ok(reached) => return Ok(Reached { lease: lease.or(reached.lease), ..reached }),
+                Err(error) if error.is_of_one_endpoint() && Instant::now() < way.deadline => {
+                    failed = Some(match failed {
+                        Some(kept) if kept.weight() >= error.weight() => kept,
+                        _ => error,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| no_endpoint(way.cluster)))
+    }
+
+    async fn reach_endpoint(
+        &self,
+        way: Way<'_>,
+        endpoint: &Endpoint,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        match &endpoint.at {
+            EndpointAddress::Host(Host::Ip(ip), port) => {
+                self.reach_address(way, SocketAddr::new(*ip, *port), true, trace).await
+            }
+            EndpointAddress::Host(Host::Name(name), port) => {
+                let state = self.endpoints.of(way.cluster);
+                Box::pin(self.reach_name(way, name, *port, Some(&state), trace)).await
+            }
+            EndpointAddress::Unix(path) => {
+                let began = Instant::now();
+                trace.attempts += 1;
+                let until = way.deadline.min(began + way.cluster.connect_timeout);
+                let peer = || path.display().to_string().into();
+                match timeout_at(until.into(), UnixStream::connect(path)).await {
+                    Ok(Ok(stream)) => Ok(Reached { stream: stream.into(), lease: Lease::default(), began }),
+                    Ok(Err(source)) => Err(DialError::Connect { peer: peer(), source }),
+                    Err(_) => {
+                        let step = format!("connect to {}", path.display()).into();
+                        Err(DialError::Timeout { step, after: until - began })
+                    }
+                }
+            }
+        }
+    }
+
+    /// The straight way: one address, one attempt.
+    async fn reach_address(
+        &self,
+        way: Way<'_>,
+        peer: SocketAddr,
+        spelled: bool,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let before = self.judge(way.cluster, peer, spelled)?;
+        let began = Instant::now();
+        trace.upstream = Some(peer);
+        trace.attempts += 1;
+        let connected = attempt(way, peer, before, began).await;
+        trace.connect += began.elapsed();
+        Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
+    }
+
+    /// The addresses of a name as a dial would find them, none of them judged: what `explain --resolve` asks for.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]; where one family has addresses, what became of the other does not matter.
+    pub async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+        let mut lookup = self.resolver.load().lookup(name);
+        let (mut found, mut failed) = (Vec::new(), None);
+        while let Some((_, answer)) = lookup.next().await {
+            match answer {
+                Ok(ips) => found.extend_from_slice(&ips),
+                Err(error) => failed = Some(failed.map_or(error.clone(), |before: ResolveError| before.or(error))),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => {
+                found.truncate(self.settings.load().dns.addresses_max);
+                Ok(found)
+            }
+        }
+    }
+
+    /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.
+    async fn reach_name(
+        &self,
+        way: Way<'_>,
+        name: &Name,
+        port: u16,
+        state: Option<&ClusterState>,
+        trace: &mut DialTrace,
+    ) -> Result<Reached, DialError> {
+        let started = Instant::now();
+        let lookup = self.resolver.load().lookup(name);
+        if let Some(ip) = lookup.sole_address() {
+            return self.reach_address(way, SocketAddr::new(ip, port), false, trace).await;
+        }
+        let settings = self.settings.load_full();
+        let pacing = Pacing {
+            delay: settings.happy_eyeballs_delay,
+            attempts_max: settings.dns.addresses_max,
+            deadline: way.deadline,
+        };
+        let first_only = matches!(way.cluster.discovery, Discovery::Dns { first_address_only: true, .. });
+        let arrange = |ips: &mut Vec<IpAddr>| match state {
+            _ if first_only => ips.truncate(1),
+            Some(state) => state.order(way.cluster.balancing, ips, port),
+            None => {}
+        };
+        let (mut resolved, mut upstream, mut attempts) = (None, None, 0);
+        let begin = |ip: IpAddr| {
+            let now = Instant::now();
+            resolved.get_or_insert(now);
+            let peer = SocketAddr::new(ip, port);
+            let before = self.judge(way.cluster, peer, false)?;
+            tracing::debug!(%peer, %name, "dialling");
+            upstream = Some(peer);
+            attempts += 1;
+            Ok(attempt(way, peer, before, now))
+        };
+        let raced = tcp::race(lookup, pacing, arrange, begin).await;
+        let began = resolved.unwrap_or_else(Instant::now);
+        trace.dns += began - started;
+        trace.connect += began.elapsed();
+        trace.attempts += attempts;
+        let failed = match raced {
+            Ok((ip, stream)) => {
+                trace.upstream = Some(SocketAddr::new(ip, port));
+                let mut lease = Lease::default();
+                if let Some(state) = state {
+                    state.count_address(&mut lease, ip, port);
+                }
+                return Ok(Reached { stream: stream.into(), lease, began });
+            }
+            Err(failed) => failed,
+        };
+        trace.upstream = upstream.or(trace.upstream);
+        Err(match (failed, upstream) {
+            (RaceError::Dial(error), _) => error,
+            (RaceError::Late, Some(peer)) => {
+                DialError::Timeout { step: format!("connect to {peer}").into(), after: began.elapsed() }
+            }
+            (RaceError::Late, None) => DialError::Resolve { name: name.clone(), source: ResolveError::Timeout },
+            (RaceError::Resolve(source), _) => DialError::Resolve { name: name.clone(), source },
+        })
+    }
+
+    /// Judges exactly the address that is dialled next.
+    fn judge(&self, cluster: &Cluster, peer: SocketAddr, spelled: bool) -> Result<Before, DialError> {
+        cluster.addresses.judge(peer.ip()).map_err(DialError::Prohibited)?;
+        match self.own.load().before(peer, spelled) {
+            Before::Own => Err(DialError::Loop(peer)),
+            before => Ok(before),
+        }
+    }
+
+    fn enter(&self) -> Result<Pending<'_>, DialError> {
+        let max = self.settings.load().pending_dials;
+        let pending = Pending(&self.pending);
+        if self.pending.fetch_add(1, Ordering::Relaxed) >= max {
+            return Err(DialError::Overloaded { what: "pending dials", max });
+        }
+        Ok(pending)
+    }
+
     /// The key under which a connection of this flow is kept.
-    pub fn pool_key(&self, _cluster: &Cluster, _target: &Target) -> PoolKey {
-        unimplemented!()
+    pub fn pool_key(&self, cluster: &Arc<Cluster>, target: &Target) -> PoolKey {
+        PoolKey::new(cluster, target)
     }
+
     /// An idle connection that is still open and has no unread byte, the most recently used first.
-    pub fn checkout(&self, _key: &PoolKey) -> Option<Dialed> {
-        unimplemented!()
+    pub fn checkout(&self, key: &PoolKey) -> Option<Dialed> {
+        self.pool.checkout(key)
     }
+
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.
-    pub fn checkin(&self, _key: PoolKey, _dialed: Dialed) {
-        unimplemented!()
+    pub fn checkin(&self, key: PoolKey, dialed: Dialed) {
+        if let Some(tcp) = dialed.stream.transport()
+            && dialed.requests == 0
+        {
+            // Not at the dial: most connections are gone before it could matter. The relay does the same for tunnels.
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(self.settings.load().tcp_user_timeout));
+        }
+        self.pool.checkin(key, dialed);
+    }
+
+    /// Closes every idle connection; the drain does so once no flow begins any more.
+    pub fn close_idle(&self) {
+        self.pool.close();
+    }
+
+    /// Idle connections.
+    pub fn idle(&self) -> usize {
+        self.pool.len()
+    }
+}
+
+/// Connects to an address that was judged; what only the connected socket tells is judged on it.
+async fn attempt(way: Way<'_>, peer: SocketAddr, before: Before, began: Instant) -> Result<TcpStream, DialError> {
+    let until = way.deadline.min(began + way.cluster.connect_timeout);
+    let failed = |source| DialError::Connect { peer: peer.to_string().into(), source };
+    let stream = match timeout_at(until.into(), tcp::connect(peer, &way.cluster.source)).await {
+        Ok(connected) => connected.map_err(failed)?,
+        Err(_) => {
+            let after = until.saturating_duration_since(began);
+            return Err(DialError::Timeout { step: format!("connect to {peer}").into(), after });
+        }
+    };
+    if before == Before::AskSocket && OwnListeners::is_own_end(peer, stream.local_addr().map_err(failed)?) {
+        return Err(DialError::Loop(peer));
+    }
+    Ok(stream)
+}
+
+/// Wraps TLS of ours around a stream.
+async fn originate(
+    way: Way<'_>,
+    tls: &Origination,
+    name: &Host,
+    stream: Stream,
+    began: Instant,
+    trace: &mut DialTrace,
+) -> Result<Stream, DialError> {
+    let client = tls.client.as_ref().map_err(|problem| DialError::Configuration(problem.clone()))?;
+    let started = Instant::now();
+    let until = way.deadline.min(began + way.cluster.connect_timeout);
+    let shaken = timeout_at(until.into(), client.connect(stream, name)).await;
+    trace.connect += started.elapsed();
+    let error = match shaken {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(source)) => DialError::Tls { name: name.to_string().into(), source },
+        Err(_) => {
+            let after = until.saturating_duration_since(began);
+            DialError::Timeout { step: format!("TLS handshake with {name}").into(), after }
+        }
+    };
+    trace.transport_failure = Some(error.reason().into());
+    Err(error)
+}
+
+/// The name that TLS asks for and verifies.
+fn sni(tls: &Origination, asked: &Host) -> Host {
+    match &tls.sni {
+        Sni::Fixed(name) => Host::Name(name.clone()),
+        Sni::Asked => asked.clone(),
+    }
+}
+
+/// The parent as written: its address where it has one, else the name of its cluster.
+fn hop_name(hop: &Hop) -> Arc<str> {
+    match &hop.cluster.discovery {
+        Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => match endpoints.as_slice() {
+            [Endpoint { at: EndpointAddress::Host(host, port), .. }] => {
+                Target { host: host.clone(), port: *port }.to_string().into()
+            }
+            [Endpoint { at: EndpointAddress::Unix(path), .. }] => path.display().to_string().into(),
+            _ => hop.cluster.name.clone(),
+        },
+        Discovery::Asked { .. } | Discovery::Missing(_) => hop.cluster.name.clone(),
+    }
+}
+
+fn hop_host(hop: &Hop) -> Option<&Host> {
+    match &hop.cluster.discovery {
+        Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => match endpoints.first()?.at {
+            EndpointAddress::Host(ref host, _) => Some(host),
+            EndpointAddress::Unix(_) => None,
+        },
+        Discovery::Asked { .. } | Discovery::Missing(_) => None,
+    }
+}
+
+fn no_endpoint(cluster: &Cluster) -> DialError {
+    DialError::NoEndpoint(cluster.name.clone())
+}
+
+/// One dial under way, counted until it is done or dropped.
+#[derive(Debug)]
+struct Pending<'a>(&'a AtomicUsize);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::testing::*;
+    use super::*;
+    use crate::flow::ErrorType;
+    use crate::route::cluster::Balancing;
+
+    async fn dial(dialer: &Dialer, cluster: Cluster, target: &Target) -> (Result<Dialed, DialError>, DialTrace) {
+        let mut trace = DialTrace::default();
+        let dialed = dialer.dial(&Arc::new(cluster), target, soon(), &mut trace).await;
+        (dialed, trace)
+    }
+
+    fn error_of(dialed: Result<Dialed, DialError>) -> ErrorType {
+        dialed.map(|_| ()).unwrap_err().error_type()
+    }
+
+    #[tokio::test]
+    async fn a_literal_is_dialled_at_once_and_asks_no_server() {
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        let dialer = dialer();
+        let (dialed, trace) = dial(&dialer, cluster(), &target_at(addr)).await;
+        let stream = dialed.unwrap().stream;
+        assert_eq!(stream.peer_addr(), Some(addr));
+        assert!(stream.tcp().unwrap().nodelay().unwrap());
+        assert_eq!((trace.upstream, trace.attempts, trace.reused), (Some(addr), 1, false));
+        assert_eq!((dialer.dns_queries(), dialer.pending()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn target_port_replaces_the_port_asked_for() {
+        let listener = listen("127.0.0.1", 0).await;
+        let port = Some(listener.local_addr().unwrap().port());
+        let cluster = Cluster { discovery: Discovery::Asked { port }, ..cluster() };
+        assert!(dial(&dialer(), cluster, &target("127.0.0.1:1")).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_and_a_closed_address_are_told_apart() {
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let (dialed, trace) = dial(&dialer(), cluster(), &target_at(addr)).await;
+        let error = dialed.unwrap_err();
+        let failure = error.failure(&target_at(addr));
+        assert_eq!(failure.error, ErrorType::ConnectionRefused);
+        assert_eq!(&*failure.detail, format!("{addr} refused the connection"));
+        assert!(failure.log.contains(&format!("connect to {addr}: Connection refused")), "{}", failure.log);
+        assert_eq!(trace.upstream, Some(addr));
+
+        let (dialed, trace) = dial(&dialer(), cluster(), &target("10.0.0.1:80")).await;
+        assert_eq!(error_of(dialed), ErrorType::IpProhibited);
+        assert_eq!(trace.attempts, 0);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_ends_at_the_connect_timeout() {
+        let spare = listen("127.0.0.1", 0).await.local_addr().unwrap();
+        let _hole = BlackHole::open(spare);
+        let cluster = Cluster { connect_timeout: Duration::from_millis(100), ..cluster() };
+        let started = Instant::now();
+        let (dialed, _) = dial(&dialer(), cluster, &target_at(spare)).await;
+        assert_eq!(error_of(dialed), ErrorType::ConnectionTimeout);
+        assert!((100..2000).contains(&started.elapsed().as_millis()));
+    }
+
+    #[tokio::test]
+    async fn own_listeners_are_loops_unless_a_resource_spells_them_and_the_admin_port_always() {
+        let listeners = [listen("127.0.0.1", 0).await, listen("127.0.0.1", 0).await];
+        let [proxy, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let dialer = dialer();
+        dialer.set_own(OwnListeners { proxies: vec![proxy], admin: Some(admin) });
+        let mut open = cluster();
+        open.addresses.policy =
+            Arc::new(crate::route::AddressPolicy { allow: nets(&["0.0.0.0/0", "::/0"]), deny: Default::default() });
+        for ip in ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", "localhost"] {
+            for own in [proxy, admin] {
+                let asked = target(&format!("{ip}:{}", own.port()));
+                let cluster = Cluster { addresses: open.addresses.clone(), ..cluster() };
+                assert_eq!(error_of(dial(&dialer, cluster, &asked).await.0), ErrorType::LoopDetected, "{asked}");
+            }
+        }
+        let spelled =
+            |addr: SocketAddr| Cluster { discovery: Discovery::Static(vec![endpoint(&addr.to_string())]), ..cluster() };
+        let asked = target("api.example:80");
+        assert_eq!(error_of(dial(&dialer, spelled(admin), &asked).await.0), ErrorType::LoopDetected);
+        assert!(dial(&dialer, spelled(proxy), &asked).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_listener_on_all_addresses_is_found_on_the_connected_socket() {
+        let listener = listen("0.0.0.0", 0).await;
+        let own = listener.local_addr().unwrap();
+        let dialer = dialer();
+        dialer.set_own(OwnListeners { proxies: vec![own], admin: None });
+        let peer = SocketAddr::from(([127, 0, 0, 1], own.port()));
+        let stream = tcp::connect(peer, &[]).await.unwrap();
+        assert!(OwnListeners::is_own_end(peer, stream.local_addr().unwrap()));
+        // Another address of this host, where it has one: nothing leaves it. Connecting a datagram socket sends nothing.
+        let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let Ok(()) = probe.connect("192.0.2.1:9") else {
+            eprintln!("this host has loopback addresses only");
+            return;
+        };
+        let peer = SocketAddr::new(probe.local_addr().unwrap().ip(), own.port());
+        let mut lan = cluster();
+        lan.addresses.opened = [peer.ip()].into_iter().collect();
+        let (dialed, trace) = dial(&dialer, lan, &target_at(peer)).await;
+        assert_eq!((error_of(dialed), trace.attempts), (ErrorType::LoopDetected, 1));
+    }
+
+    #[tokio::test]
+    async fn pending_dials_are_bounded_and_a_dropped_dial_leaves() {
+        let spare = listen("127.0.0.1", 0).await.local_addr().unwrap();
+        let _hole = BlackHole::open(spare);
+        let dialer = Arc::new(Dialer::new(DialSettings { pending_dials: 1, ..settings() }).unwrap());
+        let stuck = tokio::spawn({
+            let dialer = dialer.clone();
+            async move { dial(&dialer, cluster(), &target_at(spare)).await.0.map(|_| ()) }
+        });
+        until("one dial is pending", || dialer.pending() == 1).await;
+        let (dialed, _) = dial(&dialer, cluster(), &target_at(spare)).await;
+        assert_eq!(error_of(dialed), ErrorType::Overloaded);
+        assert_eq!(dialer.pending(), 1);
+        stuck.abort();
+        until("it left", || dialer.pending() == 0).await;
+    }
+
+    #[tokio::test]
+    async fn flows_are_dialled_from_the_source_of_the_right_family() {
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        let source = ["::1", "127.0.0.9", "127.0.0.8"].map(|ip| ip.parse().unwrap()).to_vec();
+        let (dialed, _) = dial(&dialer(), Cluster { source, ..cluster() }, &target_at(addr)).await;
+        assert_eq!(dialed.unwrap().stream.local_addr().unwrap().ip(), IpAddr::from([127, 0, 0, 9]));
+    }
+
+    #[tokio::test]
+    async fn another_endpoint_is_tried_when_one_refuses_but_no_more_than_three() {
+        let good = listen("127.0.0.1", 0).await;
+        let good_addr = good.local_addr().unwrap();
+        let dead = listen("127.0.0.2", 0).await.local_addr().unwrap();
+        let of = |endpoints: Vec<Endpoint>| Cluster {
+            discovery: Discovery::Static(endpoints),
+            balancing: Balancing::RoundRobin,
+            ..cluster()
+        };
+        let (dialer, asked) = (dialer(), target("api.example:80"));
+        for _ in 0..4 {
+            let endpoints = vec![endpoint(&dead.to_string()), endpoint(&good_addr.to_string())];
+            let (dialed, trace) = dial(&dialer, of(endpoints), &asked).await;
+            assert!(dialed.is_ok());
+            assert_eq!(trace.upstream, Some(good_addr));
+        }
+        let (dialed, trace) = dial(&dialer, of(vec![endpoint(&dead.to_string()); 5]), &asked).await;
+        assert_eq!((error_of(dialed), trace.attempts), (ErrorType::ConnectionRefused, 3));
+        let (dialed, _) = dial(&dialer, of(vec![]), &asked).await;
+        assert_eq!(error_of(dialed), ErrorType::Unavailable);
+        let missing = Cluster { discovery: Discovery::Missing("subset v9 does not exist".into()), ..cluster() };
+        let failure = dial(&dialer, missing, &asked).await.0.unwrap_err().failure(&asked);
+        assert_eq!(failure.error, ErrorType::Configuration);
+        assert!(failure.log.contains("subset v9") && !failure.detail.contains("subset v9"));
+    }
+
+    #[tokio::test]
+    async fn open_flows_spread_over_endpoints_across_snapshots() {
+        let (one, other) = (listen("127.0.0.1", 0).await, listen("127.0.0.1", 0).await);
+        let addrs = [one.local_addr().unwrap(), other.local_addr().unwrap()];
+        let dialer = dialer();
+        let mut open = Vec::new();
+        let mut counts = [0_usize; 2];
+        for _ in 0..100 {
+            // A new cluster each time, as after a reload.
+            let endpoints = addrs.iter().map(|addr| endpoint(&addr.to_string())).collect();
+            let cluster = Cluster { discovery: Discovery::Static(endpoints), ..cluster() };
+            let (dialed, trace) = dial(&dialer, cluster, &target("api.example:80")).await;
+            counts[addrs.iter().position(|addr| trace.upstream == Some(*addr)).unwrap()] += 1;
+            open.push(dialed.unwrap());
+        }
+        assert!(counts[0].abs_diff(50) < 12, "{counts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_an_endpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let at = |path: &std::path::Path| Cluster {
+            discovery: Discovery::Static(vec![Endpoint { at: EndpointAddress::Unix(path.to_owned()), weight: 1 }]),
+            ..cluster()
+        };
+        let (dialed, _) = dial(&dialer(), at(&path), &target("api.example:80")).await;
+        let mut stream = dialed.unwrap().stream;
+        drop(listener.accept().await.unwrap());
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+        let (dialed, _) = dial(&dialer(), at(&dir.path().join("none")), &target("api.example:80")).await;
+        assert_eq!(error_of(dialed), ErrorType::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn the_straight_way_is_a_small_future() {
+        let (dialer, cluster, target, mut trace) =
+            (dialer(), Arc::new(cluster()), target("127.0.0.1:1"), DialTrace::default());
+        let size = size_of_val(&dialer.dial(&cluster, &target, soon(), &mut trace));
+        assert!(size <= 1600, "{size} bytes");
     }
 }

@@ -11,7 +11,7 @@ use crate::tls::ClientTls;
 
 /// Compiled from a service port, an optional subset and the DestinationRule that covers it. Live state (connections, counters,
 /// ejections) is not here but in `dial`, keyed by [`Cluster::name`], so that it survives a reload.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     /// Istio's name: `outbound|443||api.example.com`, `PassthroughCluster`.
     pub name: Arc<str>,

@@ -4,6 +4,11 @@ pub mod addresses;
 pub mod cluster;
 pub mod hosts;
 pub mod http;
+mod nearest;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+pub(crate) mod shared_cases;
 pub mod snapshot;
 
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use crate::flow::{ErrorType, Origin};
 
 pub use addresses::{AddressPolicy, AddressRules, IpSet};
 pub use cluster::{Cluster, Discovery, Hop, Origination, Via};
-pub use snapshot::Snapshot;
+pub use snapshot::{Mode, Outbound, Snapshot, View};
 
 /// What [`Snapshot::route`] decided: the whole plan, with what `explain` and the log need to say why.
 #[derive(Clone, Debug)]
@@ -118,11 +123,11 @@ pub struct Service {
     pub protocol: Protocol,
     /// Where it was declared.
     pub origin: Origin,
-    /// Other hosts of the same resource, for the consistency rules.
+    /// All hosts of the same resource, for the consistency rules.
     pub hosts: Arc<[Arc<str>]>,
     /// The service's own cluster.
     pub cluster: Arc<Cluster>,
-    /// Routes of VirtualServices bound to this host, if any.
+    /// Routes of the VirtualService bound to this host, if any.
     pub routes: Option<Arc<http::Routes>>,
 }
 
@@ -148,6 +153,18 @@ impl Protocol {
     pub const fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Http2 | Self::Grpc)
     }
+
+    /// The name to show; `TLS` stands for HTTPS too, `TCP` for what is plain TCP to us.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Http2 => "HTTP2",
+            Self::Grpc => "GRPC",
+            Self::Tls => "TLS",
+            Self::Tcp => "TCP",
+            Self::Auto => "detected",
+        }
+    }
 }
 
 /// The nearest rule that would have allowed a refused flow, for `explain` and the log.
@@ -157,7 +174,7 @@ pub struct Nearest {
     pub rule: Arc<str>,
     /// Where it stands.
     pub origin: Origin,
-    /// In what it differs: `port`, `host`.
+    /// In what it differs: `port`, `host`, `protocol`.
     pub differs_in: &'static str,
     /// The declared value that differs.
     pub declared: Box<str>,

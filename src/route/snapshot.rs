@@ -1,23 +1,550 @@
-//! All rules compiled, one immutable generation.
+//! All rules compiled, one immutable generation, and the decision for one flow.
 
-use super::{Choice, Nearest};
-use crate::flow::Flow;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+
+use ipnet::IpNet;
+
+use super::cluster::{Cluster, Origination, Sni};
+use super::hosts::HostIndex;
+use super::http::{Destination, Routes};
+use super::nearest::NearbyHosts;
+use super::{Choice, Protocol, Refusal, Route, Service, Stage, TunnelKind};
+use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Scheme, Target};
+use crate::tls::ClientTls;
 
 /// One generation of rules.
 #[derive(Debug)]
-pub struct Snapshot {}
+pub struct Snapshot {
+    /// Counts up with each reload.
+    pub generation: u64,
+    /// What each namespace sees that a listener's workload lives in.
+    pub views: HashMap<Arc<str>, View>,
+    /// What becomes of flows that no rule knows.
+    pub outbound: Outbound,
+    /// The TLS client of requests for `https://` whose service has no DestinationRule for TLS: system roots.
+    pub https: Result<ClientTls, Arc<str>>,
+}
+
+/// `mesh.outboundTrafficPolicy`, compiled.
+#[derive(Debug)]
+pub struct Outbound {
+    /// What is done.
+    pub mode: Mode,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// What becomes of flows that no rule knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They pass.
+    AllowAny,
+    /// They are refused.
+    RegistryOnly,
+    /// They pass, and what would have been refused is logged (REGISTRY_ONLY with `report: true`).
+    Report,
+}
+
+/// The services that one namespace sees.
+#[derive(Debug)]
+pub struct View {
+    /// Where flows to unknown targets go, if they may: `PassthroughCluster` itself, or through `egressProxy`.
+    unknown: Arc<Cluster>,
+    hosts: HostIndex<Ports>,
+    literals: HashMap<IpAddr, Ports>,
+    /// Longest prefix first; all networks of one length in one map.
+    networks: Vec<(u8, HashMap<IpNet, Ports>)>,
+    pub(super) nearby: NearbyHosts,
+}
+
+/// The declared ports of a host, in order of their number.
+pub type Ports = Vec<Arc<Service>>;
+
+/// What the registry says of a host and a port.
+pub(super) enum Found<'a> {
+    /// The pair is declared.
+    Service(&'a Arc<Service>),
+    /// The host is declared, the port is not.
+    OtherPorts(&'a [Arc<Service>]),
+    /// Nothing declares the host.
+    Nothing,
+}
 
 impl Snapshot {
     /// Says what will be done with a flow, and why. Pure.
-    pub fn route(&self, _flow: &Flow<'_>) -> Choice {
-        unimplemented!()
+    pub fn route(&self, flow: &Flow<'_>) -> Choice {
+        let Some(view) = self.view(flow) else {
+            let detail = format!("no rules are loaded for namespace {}", flow.source.workload.namespace);
+            return Choice::refused(None, refusal(ErrorType::Configuration, Stage::Registry, detail));
+        };
+        match view.find(&flow.target) {
+            Found::Service(service) => {
+                let verdict = self.route_to(service, flow);
+                Choice { service: Some(service.clone()), verdict, would_deny: None }
+            }
+            found => self.route_unknown(view, &found, flow),
+        }
     }
-    /// The rule that comes nearest to allowing a flow that was refused.
-    pub fn nearest(&self, _flow: &Flow<'_>) -> Option<Nearest> {
-        unimplemented!()
-    }
+
     /// Counts up with each reload.
     pub fn generation(&self) -> u64 {
-        unimplemented!()
+        self.generation
+    }
+
+    pub(super) fn view(&self, flow: &Flow<'_>) -> Option<&View> {
+        self.views.get(&flow.source.workload.namespace)
+    }
+
+    fn route_to(&self, service: &Service, flow: &Flow<'_>) -> Result<Route, Refusal> {
+        match flow.ask {
+            Ask::Connect => route_connect(service, &flow.target),
+            Ask::Sni => route_sni(service, &flow.target),
+            Ask::Http(request) => {
+                let route = route_http(service, &flow.target, request.scheme)?;
+                Ok(match request.scheme {
+                    Scheme::Http => route,
+                    Scheme::Https => self.over_tls(route),
+                })
+            }
+        }
+    }
+
+    fn route_unknown(&self, view: &View, found: &Found<'_>, flow: &Flow<'_>) -> Choice {
+        let unknown = |origin: &Origin| Refusal {
+            error: ErrorType::NotFound,
+            stage: Stage::Registry,
+            detail: describe_unknown(found, &flow.target).into(),
+            origin: (*origin != Origin::default()).then(|| origin.clone()),
+        };
+        // A gateway has no pass-through, and an `sni` listener is one (CONTRACT "Explicit listeners").
+        if flow.source.listener.kind == ListenerKind::Sni {
+            return Choice::refused(None, unknown(&Origin::default()));
+        }
+        if self.outbound.mode == Mode::RegistryOnly {
+            return Choice::refused(None, unknown(&self.outbound.origin));
+        }
+        if MAIL_PORTS.contains(&flow.target.port) {
+            let detail = format!(
+                "no rule names {}: mail ports are open only to destinations that a ServiceEntry or allow names",
+                flow.target
+            );
+            return Choice::refused(None, refusal(ErrorType::NotFound, Stage::Registry, detail));
+        }
+        let would_deny = (self.outbound.mode == Mode::Report).then(|| unknown(&self.outbound.origin));
+        Choice { service: None, verdict: Ok(self.pass_through(view, flow)), would_deny }
+    }
+
+    fn pass_through(&self, view: &View, flow: &Flow<'_>) -> Route {
+        let route = Route {
+            cluster: view.unknown.clone(),
+            name: ALLOW_ANY.clone(),
+            origin: self.outbound.origin.clone(),
+            tunnel: TunnelKind::Opaque,
+        };
+        match flow.ask {
+            Ask::Http(request) if request.scheme == Scheme::Https => self.over_tls(route),
+            _ => route,
+        }
+    }
+
+    /// A request for `https://` goes out over TLS, whatever the cluster says of plaintext.
+    fn over_tls(&self, route: Route) -> Route {
+        if route.cluster.tls.is_some() {
+            return route;
+        }
+        let tls =
+            Origination { mode: "SIMPLE", sni: Sni::Asked, client: self.https.clone(), origin: route.origin.clone() };
+        let cluster = Cluster { tls: Some(tls), ..Cluster::clone(&route.cluster) };
+        Route { cluster: Arc::new(cluster), ..route }
+    }
+}
+
+impl Choice {
+    /// True if the flow goes out.
+    pub fn is_allowed(&self) -> bool {
+        self.verdict.is_ok()
+    }
+
+    fn refused(service: Option<Arc<Service>>, refusal: Refusal) -> Self {
+        Self { service, verdict: Err(refusal), would_deny: None }
+    }
+}
+
+impl View {
+    /// A view without services; `unknown` takes flows to targets that no service is.
+    pub fn new(unknown: Arc<Cluster>) -> Self {
+        Self {
+            unknown,
+            hosts: HostIndex::default(),
+            literals: HashMap::new(),
+            networks: Vec::new(),
+            nearby: NearbyHosts::default(),
+        }
+    }
+
+    /// Adds a port of a service under its host. The first to name a port of a host keeps it.
+    pub fn add(&mut self, service: &Arc<Service>) -> bool {
+        insert(self.hosts.entry(&service.host, Vec::new), service)
+    }
+
+    /// Adds a port of a service under an address that names it.
+    pub fn add_literal(&mut self, ip: IpAddr, service: &Arc<Service>) -> bool {
+        insert(self.literals.entry(ip.to_canonical()).or_default(), service)
+    }
+
+    /// Adds a port of a service under a network.
+    pub fn add_network(&mut self, net: IpNet, service: &Arc<Service>) -> bool {
+        let length = net.prefix_len();
+        let at = self.networks.partition_point(|(other, _)| *other > length);
+        if self.networks.get(at).is_none_or(|(other, _)| *other != length) {
+            self.networks.insert(at, (length, HashMap::new()));
+        }
+        insert(self.networks[at].1.entry(net.trunc()).or_default(), service)
+    }
+
+    /// The declared ports of exactly this pattern.
+    pub fn ports_of(&self, pattern: &str) -> Option<&Ports> {
+        self.hosts.get(pattern)
+    }
+
+    /// The declared ports of the most specific pattern over this name or pattern.
+    pub fn ports_covering(&self, pattern: &str) -> Option<&Ports> {
+        self.hosts.find_covering(pattern)
+    }
+
+    /// All service ports, in no order; those with several addresses more than once.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.hosts.values().flatten()
+    }
+
+    pub(super) fn hosts(&self) -> &HostIndex<Ports> {
+        &self.hosts
+    }
+
+    /// Asks for a pair: the most specific host first, and only its ports count then.
+    pub(super) fn find(&self, target: &Target) -> Found<'_> {
+        match &target.host {
+            Host::Name(name) => pick(self.hosts.find(name.as_str()), target.port),
+            Host::Ip(ip) => self.find_literal(*ip, target.port),
+        }
+    }
+
+    /// Single addresses first, then networks, the longest first; as in Istio, only those that declare the port count.
+    fn find_literal(&self, ip: IpAddr, port: u16) -> Found<'_> {
+        let networks = self.networks.iter().filter_map(|(length, networks)| {
+            let net = IpNet::new(ip, *length).ok()?; // an IPv6 length does not fit an IPv4 address
+            networks.get(&net.trunc())
+        });
+        let mut nearest = Found::Nothing;
+        for ports in self.literals.get(&ip).into_iter().chain(networks) {
+            match (pick(Some(ports), port), &nearest) {
+                (Found::Service(service), _) => return Found::Service(service),
+                (found, Found::Nothing) => nearest = found,
+                _ => {}
+            }
+        }
+        nearest
+    }
+}
+
+fn insert(ports: &mut Ports, service: &Arc<Service>) -> bool {
+    match ports.binary_search_by_key(&service.port, |service| service.port) {
+        Ok(_) => false,
+        Err(at) => {
+            ports.insert(at, service.clone());
+            true
+        }
+    }
+}
+
+fn pick(ports: Option<&Ports>, port: u16) -> Found<'_> {
+    let Some(ports) = ports.filter(|ports| !ports.is_empty()) else { return Found::Nothing };
+    match ports.binary_search_by_key(&port, |service| service.port) {
+        Ok(at) => Found::Service(&ports[at]),
+        Err(_) => Found::OtherPorts(ports),
+    }
+}
+
+/// CONTRACT "CONNECT meets routes".
+fn route_connect(service: &Service, target: &Target) -> Result<Route, Refusal> {
+    let routes = service.routes.as_deref();
+    match service.protocol {
+        Protocol::Tls => route_tls(service, target),
+        Protocol::Tcp => Ok(route_tcp(service, target)),
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => Ok(match terminated_by(service) {
+            Some(reason) => Route { tunnel: TunnelKind::Terminated(reason), ..route_http_kind(service) },
+            None => service_route(service),
+        }),
+        Protocol::Auto => match routes {
+            Some(routes) if routes.http.is_some() => {
+                let reason = routes.rule.clone();
+                Ok(Route { tunnel: TunnelKind::Detect(reason), ..route_tcp(service, target) })
+            }
+            Some(routes) if !routes.tls.is_empty() => route_tls(service, target),
+            _ => Ok(route_tcp(service, target)),
+        },
+    }
+}
+
+/// The rule for which a CONNECT to an HTTP port is served from inside, if there is one.
+fn terminated_by(service: &Service) -> Option<Arc<str>> {
+    if let Some(routes) = service.routes.as_deref().filter(|routes| routes.http.is_some()) {
+        return Some(routes.rule.clone());
+    }
+    service.cluster.tls.as_ref().map(|tls| tls.origin.resource.clone())
+}
+
+fn route_sni(service: &Service, target: &Target) -> Result<Route, Refusal> {
+    match service.protocol {
+        Protocol::Tls => route_tls(service, target),
+        Protocol::Auto if service.routes.as_ref().is_some_and(|routes| !routes.tls.is_empty()) => {
+            route_tls(service, target)
+        }
+        Protocol::Tcp | Protocol::Auto => Ok(route_tcp(service, target)),
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+            let detail = format!("port {} of {} carries plain HTTP, not TLS", target.port, target.host);
+            let refusal = refusal(ErrorType::NotFound, Stage::Registry, detail);
+            Err(Refusal { origin: Some(service.origin.clone()), ..refusal })
+        }
+    }
+}
+
+fn route_http(service: &Service, target: &Target, scheme: Scheme) -> Result<Route, Refusal> {
+    match (service.protocol, scheme) {
+        (Protocol::Tls, Scheme::Http) => {
+            let (port, host) = (target.port, &target.host);
+            let authority = if port == Scheme::Https.default_port() { host_text(host) } else { target.to_string() };
+            let detail = format!("port {port} of {host} carries TLS: ask https://{authority}/");
+            let refusal = refusal(ErrorType::RequestDenied, Stage::Registry, detail);
+            Err(Refusal { origin: Some(service.origin.clone()), ..refusal })
+        }
+        (Protocol::Tls, Scheme::Https) => route_tls(service, target),
+        (Protocol::Tcp, _) => Ok(route_tcp(service, target)),
+        (Protocol::Auto, _) if service.routes.as_ref().is_none_or(|routes| routes.http.is_none()) => {
+            Ok(route_tcp(service, target))
+        }
+        (Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Auto, _) => Ok(route_http_kind(service)),
+    }
+}
+
+fn route_http_kind(service: &Service) -> Route {
+    let http = service.routes.as_deref().and_then(|routes| routes.http.as_ref());
+    http.map_or_else(|| service_route(service), opaque)
+}
+
+fn route_tls(service: &Service, target: &Target) -> Result<Route, Refusal> {
+    let Some(routes) = service.routes.as_deref().filter(|routes| !routes.tls.is_empty()) else {
+        return Ok(service_route(service));
+    };
+    routes.tls(&target.host).map(opaque).ok_or_else(|| no_route(routes, service, target))
+}
+
+fn route_tcp(service: &Service, target: &Target) -> Route {
+    let tcp = service.routes.as_deref().and_then(|routes| routes.tcp(&target.host));
+    tcp.map_or_else(|| service_route(service), opaque)
+}
+
+fn service_route(service: &Service) -> Route {
+    Route {
+        cluster: service.cluster.clone(),
+        name: DEFAULT.clone(),
+        origin: service.origin.clone(),
+        tunnel: TunnelKind::Opaque,
+    }
+}
+
+fn opaque(to: &Destination) -> Route {
+    Route { cluster: to.cluster.clone(), name: to.name.clone(), origin: to.origin.clone(), tunnel: TunnelKind::Opaque }
+}
+
+fn no_route(routes: &Routes, service: &Service, target: &Target) -> Refusal {
+    let detail = format!("no route of {} covers {target}", routes.rule);
+    Refusal { origin: Some(service.origin.clone()), ..refusal(ErrorType::NotFound, Stage::Route, detail) }
+}
+
+fn refusal(error: ErrorType, stage: Stage, detail: String) -> Refusal {
+    Refusal { error, stage, detail: detail.into(), origin: None }
+}
+
+fn describe_unknown(found: &Found<'_>, target: &Target) -> String {
+    match found {
+        Found::OtherPorts([only]) => {
+            format!("no route allows {target}: of {} only port {} is declared", target.host, only.port)
+        }
+        Found::OtherPorts(ports) => {
+            let list: Vec<String> = ports.iter().take(PORTS_SHOWN).map(|service| service.port.to_string()).collect();
+            let more = if ports.len() > PORTS_SHOWN { ", …" } else { "" };
+            format!("no route allows {target}: of {} only ports {}{more} are declared", target.host, list.join(", "))
+        }
+        Found::Service(_) | Found::Nothing => format!("no route allows {target}"),
+    }
+}
+
+fn host_text(host: &Host) -> String {
+    match host {
+        Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+        host => host.to_string(),
+    }
+}
+
+static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
+static ALLOW_ANY: LazyLock<Arc<str>> = LazyLock::new(|| "allow_any".into());
+/// SMTP and submission (RFC 5321, 8314, 6409): what an open relay is abused for; CONTRACT "ALLOW_ANY does not tunnel to".
+const MAIL_PORTS: [u16; 3] = [25, 465, 587];
+const PORTS_SHOWN: usize = 5;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::route::sample::{ask, cluster, service, snapshot, verdict, with_view};
+
+    fn registry(mode: Mode) -> Snapshot {
+        snapshot(
+            mode,
+            vec![
+                service("api.example.com", 443, Protocol::Tls),
+                service("api.example.com", 80, Protocol::Http),
+                service("db.example.com", 5432, Protocol::Tcp),
+                service("*.example.com", 443, Protocol::Tls),
+                service("*.example.com", 8080, Protocol::Http),
+            ],
+        )
+    }
+
+    #[test]
+    fn the_registry_is_asked_for_the_pair_of_host_and_port() {
+        let snapshot = registry(Mode::RegistryOnly);
+        for (asked, expected) in [
+            ("api.example.com:443", "outbound|443||api.example.com"),
+            ("other.example.com:443", "outbound|443||*.example.com"),
+            ("db.example.com:5432", "outbound|5432||db.example.com"),
+            ("http://api.example.com/", "outbound|80||api.example.com"),
+            ("example.com:443", "not_found at registry: no route allows example.com:443"),
+            ("192.0.2.1:443", "not_found at registry: no route allows 192.0.2.1:443"),
+            (
+                "api.example.com:8080", // *.example.com has it, but the most specific host decides
+                "not_found at registry: no route allows api.example.com:8080: of api.example.com only ports 80, 443 are declared",
+            ),
+            (
+                "db.example.com:443",
+                "not_found at registry: no route allows db.example.com:443: of db.example.com only port 5432 is declared",
+            ),
+        ] {
+            assert_eq!(verdict(&ask(&snapshot, asked)), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn what_the_registry_does_not_know_passes_under_allow_any_except_mail() {
+        let snapshot = registry(Mode::AllowAny);
+        for asked in ["example.com:443", "192.0.2.1:443", "api.example.com:8443", "http://x.org/", "x.org:26"] {
+            let choice = ask(&snapshot, asked);
+            assert_eq!(verdict(&choice), "PassthroughCluster", "{asked}");
+            assert_eq!(&*choice.verdict.unwrap().name, "allow_any");
+        }
+        for port in MAIL_PORTS {
+            let refused = verdict(&ask(&snapshot, &format!("mail.example.org:{port}")));
+            assert!(refused.starts_with("not_found at registry: no rule names mail.example.org:"), "{refused}");
+        }
+        let with_mail = super::super::sample::snapshot(Mode::AllowAny, vec![service("mx.org", 25, Protocol::Tcp)]);
+        assert_eq!(verdict(&ask(&with_mail, "mx.org:25")), "outbound|25||mx.org");
+    }
+
+    #[test]
+    fn report_lets_pass_and_says_what_would_have_been_refused() {
+        let choice = ask(&registry(Mode::Report), "unknown.org:443");
+        assert_eq!(verdict(&choice), "PassthroughCluster");
+        let would_deny = choice.would_deny.unwrap();
+        assert_eq!(&*would_deny.detail, "no route allows unknown.org:443");
+        assert_eq!(would_deny.origin.unwrap().line, 3);
+        assert!(ask(&registry(Mode::Report), "api.example.com:443").would_deny.is_none());
+    }
+
+    #[test]
+    fn an_sni_listener_passes_nothing_through_whatever_the_mode() {
+        for mode in [Mode::AllowAny, Mode::Report, Mode::RegistryOnly] {
+            let snapshot = registry(mode);
+            assert_eq!(verdict(&ask(&snapshot, "sni:x.example.com:443")), "outbound|443||*.example.com");
+            let choice = ask(&snapshot, "sni:unknown.org:443");
+            assert_eq!(verdict(&choice), "not_found at registry: no route allows unknown.org:443");
+            assert!(choice.would_deny.is_none());
+            assert_eq!(
+                verdict(&ask(&snapshot, "sni:api.example.com:80")),
+                "not_found at registry: port 80 of api.example.com carries plain HTTP, not TLS"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_http_is_not_spoken_to_a_tls_port() {
+        let snapshot = registry(Mode::AllowAny);
+        for (asked, expected) in [
+            ("http://api.example.com:443/", "port 443 of api.example.com carries TLS: ask https://api.example.com/"),
+            ("http://db.example.com:5432/", ""),
+        ] {
+            let verdict = verdict(&ask(&snapshot, asked));
+            match expected {
+                "" => assert_eq!(verdict, "outbound|5432||db.example.com"),
+                expected => assert_eq!(verdict, format!("http_request_denied at registry: {expected}")),
+            }
+        }
+        let odd = super::super::sample::snapshot(Mode::AllowAny, vec![service("a.org", 8443, Protocol::Tls)]);
+        assert!(verdict(&ask(&odd, "http://a.org:8443/")).ends_with("ask https://a.org:8443/"));
+    }
+
+    #[test]
+    fn a_request_for_https_goes_out_over_tls_even_where_it_is_passed_through() {
+        let snapshot = registry(Mode::AllowAny);
+        assert_eq!(verdict(&ask(&snapshot, "https://api.example.com/")), "outbound|443||api.example.com over TLS");
+        assert_eq!(verdict(&ask(&snapshot, "https://unknown.org/")), "PassthroughCluster over TLS");
+        assert_eq!(verdict(&ask(&snapshot, "http://unknown.org/")), "PassthroughCluster");
+        assert_eq!(verdict(&ask(&snapshot, "api.example.com:443")), "outbound|443||api.example.com");
+    }
+
+    #[test]
+    fn literals_match_single_addresses_then_the_longest_network_that_has_the_port() {
+        let mut view = View::new(cluster("PassthroughCluster"));
+        let add = |host: &str, port| Arc::new(service(host, port, Protocol::Tcp));
+        view.add_literal("10.1.2.3".parse().unwrap(), &add("vip", 443));
+        view.add_network("10.0.0.0/8".parse().unwrap(), &add("eight", 443));
+        view.add_network("10.1.0.0/16".parse().unwrap(), &add("sixteen", 443));
+        view.add_network("10.0.0.0/8".parse().unwrap(), &add("eight", 80));
+        view.add_network("2001:db8::/32".parse().unwrap(), &add("six", 443));
+        let snapshot = with_view(Mode::RegistryOnly, view);
+        for (asked, expected) in [
+            ("10.1.2.3:443", "outbound|443||vip"),
+            ("10.1.2.4:443", "outbound|443||sixteen"),
+            ("10.2.0.1:443", "outbound|443||eight"),
+            ("10.1.2.3:80", "outbound|80||eight"),
+            ("[2001:db8:1::2]:443", "outbound|443||six"),
+            ("[::ffff:10.2.0.1]:443", "outbound|443||eight"),
+            (
+                "10.2.0.1:81",
+                "not_found at registry: no route allows 10.2.0.1:81: of 10.2.0.1 only ports 80, 443 are declared",
+            ),
+            ("11.0.0.1:443", "not_found at registry: no route allows 11.0.0.1:443"),
+        ] {
+            assert_eq!(verdict(&ask(&snapshot, asked)), expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn the_first_service_keeps_a_port() {
+        let mut view = View::new(cluster("PassthroughCluster"));
+        assert!(view.add(&Arc::new(service("a.org", 443, Protocol::Tls))));
+        assert!(!view.add(&Arc::new(service("a.org", 443, Protocol::Tcp))));
+        assert!(view.add(&Arc::new(service("a.org", 80, Protocol::Http))));
+        assert_eq!(view.ports_of("a.org").unwrap()[1].protocol, Protocol::Tls);
+    }
+
+    #[test]
+    fn a_namespace_without_rules_is_a_mistake_of_the_configuration() {
+        let mut snapshot = registry(Mode::AllowAny);
+        snapshot.views.clear();
+        let refused = verdict(&ask(&snapshot, "api.example.com:443"));
+        assert_eq!(refused, "proxy_configuration_error at registry: no rules are loaded for namespace default");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Exchanged {
     pub upstream_time: Duration,
     /// The answer asks for authentication that binds to the connection (NTLM, Negotiate): it belongs to this client now.
     pub connection_bound_auth: bool,
+    /// The request's body was read to its end; else the client may still be sending it.
+    pub request_whole: bool,
     /// What happens to the two connections.
     pub next: Next,
 }
@@ -80,8 +83,10 @@ pub enum ExchangeError {
 pub struct ExchangeLimits {
     /// Of the answer's head.
     pub head: HeadLimits,
-    /// Longest pause inside a body.
+    /// Longest pause inside a body, and longest time in which a side takes none of what is written for it.
     pub body_idle: Duration,
+    /// From the first byte of an answer's head to its end.
+    pub head_time: Duration,
     /// From the end of the request to the first byte of the answer.
     pub answer_time: Duration,
 }
@@ -92,6 +97,7 @@ impl ExchangeLimits {
         Self {
             head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
             body_idle: limits.body_idle,
+            head_time: limits.head_time,
             // Istio waits without end for an answer; we wait as long as for an idle tunnel.
             answer_time: limits.tunnel_idle,
         }
@@ -115,7 +121,9 @@ pub async fn exchange(
     let answering = Answering { head, outbound, keep_alive, limits, started: Instant::now() };
     match head.body() {
         BodyLength::None => {
-            up.dialed.stream.write_all_buf(&mut out).await.map_err(|error| unanswered(&error))?;
+            write_out(&mut up.dialed.stream, &mut out, down.patience, limits.body_idle)
+                .await
+                .map_err(|_| ExchangeError::Stale)?;
             answering.without_body(down, up).await
         }
         length => answering.with_body(down, up, length, out).await,
@@ -134,20 +142,24 @@ struct Answering<'a> {
 impl Answering<'_> {
     /// The request is out; the answer is read and passed on, while an eye is kept on the client.
     async fn without_body(self, down: &mut Downstream<'_>, mut up: Upstream) -> Result<Exchanged, ExchangeError> {
+        let mut interim = Interim::default();
         let head = loop {
             let watched = Watched { upstream: &mut up.dialed.stream, client: Some(&*down.stream) };
             let head = self.next_head(watched, &mut up.buf, down.patience).await?;
-            if !self.is_interim(&head) {
+            if !is_interim(&head) {
                 break head;
             }
-            self.pass_interim(&mut *down.stream, &head).await?;
+            interim.pass(&self, &mut *down.stream, &head, down.patience).await?;
         };
         let waited = self.started.elapsed();
+        if let Some(refused) = refused_by_parent(self.outbound, &head) {
+            return Err(refused);
+        }
         if head.status() == 101 {
             return self.switch(down, up, head, waited).await;
         }
         let mut answer = Answer::new(&self, &head);
-        let (status, auth) = (head.status(), binds_authentication(&head));
+        let (status, auth) = (head.status(), binds_authentication(self.head, &head));
         let result =
             answer.pass(&mut up.dialed.stream, &mut up.buf, &mut *down.stream, &head, &self, down.patience).await;
         Ok(answer.into_exchanged(&self, up, result, 0, true, waited, status, auth))
@@ -162,6 +174,7 @@ impl Answering<'_> {
         out: BytesMut,
     ) -> Result<Exchanged, ExchangeError> {
         let (mut received, mut sent_whole) = (0, false);
+        let begun = AtomicBool::new(false);
         let (head, waited, mut answer, result) = {
             let (down_reader, mut down_writer) = split(&mut *down.stream);
             let (mut up_reader, up_writer) = split(&mut up.dialed.stream);
@@ -171,18 +184,23 @@ impl Answering<'_> {
             let mut sending = Patience::default();
             let pump = body::copy(&mut sender, &mut taker, &mut sending, self.limits.body_idle, &mut received);
             let answered = async {
+                let mut interim = Interim::default();
                 let head = loop {
                     let watched = Watched { upstream: &mut up_reader, client: None };
                     let head = self.next_head(watched, &mut up.buf, down.patience).await?;
-                    if !self.is_interim(&head) {
+                    if !is_interim(&head) {
                         break head;
                     }
-                    self.pass_interim(&mut down_writer, &head).await?;
+                    interim.pass(&self, &mut down_writer, &head, down.patience).await?;
                 };
                 let waited = self.started.elapsed();
+                if let Some(refused) = refused_by_parent(self.outbound, &head) {
+                    return Err(refused);
+                }
                 if head.status() == 101 {
                     return Err(ExchangeError::Failed(unexpected_switch()));
                 }
+                begun.store(true, Ordering::Relaxed);
                 let mut answer = Answer::new(&self, &head);
                 let result =
                     answer.pass(&mut up_reader, &mut up.buf, &mut down_writer, &head, &self, down.patience).await;
@@ -195,18 +213,16 @@ impl Answering<'_> {
                     Ok(()) => { sent_whole = true; answered.await? }
                     // The origin may have answered and closed without reading on: its answer counts.
                     Err(CopyError::Write(_)) => answered.await?,
+                    // Half an answer is out: it cannot be followed by another one.
+                    Err(_) if begun.load(Ordering::Relaxed) => return Err(ExchangeError::ClientGone),
                     Err(error) => return Err(client_failed(error)),
                 },
                 answered = &mut answered => answered?,
             }
         };
-        let (status, auth) = (head.status(), binds_authentication(&head));
+        let (status, auth) = (head.status(), binds_authentication(self.head, &head));
         answer.keep_alive &= sent_whole;
         Ok(answer.into_exchanged(&self, up, result, received, sent_whole, waited, status, auth))
-    }
-
-    fn is_interim(&self, head: &ResponseHead) -> bool {
-        (100..200).contains(&head.status()) && head.status() != 101
     }
 
     /// Reads the next head of an answer, interim ones included.
@@ -216,6 +232,7 @@ impl Answering<'_> {
         buf: &mut BytesMut,
         patience: &mut Patience,
     ) -> Result<ResponseHead, ExchangeError> {
+        let mut first_byte: Option<Instant> = None;
         loop {
             match parse_response(buf, self.head.method(), &self.limits.head) {
                 Ok(Some(head)) => return Ok(head),
@@ -229,13 +246,17 @@ impl Answering<'_> {
                     }));
                 }
             }
+            let limit = match first_byte {
+                None => self.limits.answer_time,
+                Some(at) => self.limits.head_time.saturating_sub(at.elapsed()).max(MOMENT),
+            };
             buf.reserve(8 * 1024);
-            match patience.within(self.limits.answer_time, from.read_buf(buf)).await {
+            match patience.within(limit, from.read_buf(buf)).await {
                 Ok(Ok(0)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Ok(0)) => return Err(self.broke_off()),
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => first_byte = first_byte.or_else(|| Some(Instant::now())),
                 Ok(Err(error)) if is_client_gone(&error) => return Err(ExchangeError::ClientGone),
-                Ok(Err(error)) if buf.is_empty() => return Err(unanswered(&error)),
+                Ok(Err(_)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Err(_)) => return Err(self.broke_off()),
                 Err(_) => {
                     let detail = format!("{} did not answer in time", self.outbound.target);
@@ -248,27 +269,6 @@ impl Answering<'_> {
     fn broke_off(&self) -> ExchangeError {
         let detail = format!("{} closed the connection inside its answer's head", self.outbound.target);
         ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
-    }
-
-    /// 1xx travel to clients that know them (RFC 9110 §15.2).
-    async fn pass_interim<W: AsyncWrite + Unpin>(&self, mut to: W, head: &ResponseHead) -> Result<(), ExchangeError> {
-        if self.head.version() == Version::Http10 {
-            return Ok(());
-        }
-        let mut out = BytesMut::with_capacity(head.raw().len());
-        let inbound = Inbound {
-            framing: BodyLength::None,
-            version: Version::Http11,
-            keep_alive: true,
-            websocket: false,
-            via: None,
-        };
-        headers::write_answer(&mut out, head, &inbound);
-        let written = async {
-            to.write_all_buf(&mut out).await?;
-            to.flush().await
-        };
-        written.await.map_err(|_| ExchangeError::ClientGone)
     }
 
     /// 101: only to a client that asked for websocket, and only from an origin that switches to it.
@@ -291,20 +291,76 @@ impl Answering<'_> {
             via: self.outbound.via,
         };
         headers::write_answer(&mut out, &head, &inbound);
-        let written = async {
-            down.stream.write_all_buf(&mut out).await?;
-            down.stream.flush().await
-        };
-        written.await.map_err(|_| ExchangeError::ClientGone)?;
+        write_out(&mut *down.stream, &mut out, down.patience, self.limits.body_idle)
+            .await
+            .map_err(|_| ExchangeError::ClientGone)?;
         Ok(Exchanged {
             status: 101,
             received: 0,
             sent: 0,
             upstream_time: waited,
             connection_bound_auth: false,
+            request_whole: true,
             next: Next::Switched(up),
         })
     }
+}
+
+fn is_interim(head: &ResponseHead) -> bool {
+    (100..200).contains(&head.status()) && head.status() != 101
+}
+
+/// The interim answers (1xx) of one request.
+#[derive(Default)]
+struct Interim {
+    passed: usize,
+}
+
+const INTERIM_MAX: usize = 32; // an origin that sends more of them before an answer sends no answer
+const MOMENT: Duration = Duration::from_millis(1); // a zero limit would be none
+
+impl Interim {
+    /// 1xx travel to clients that know them (RFC 9110 §15.2).
+    async fn pass<W: AsyncWrite + Unpin>(
+        &mut self,
+        answering: &Answering<'_>,
+        mut to: W,
+        head: &ResponseHead,
+        patience: &mut Patience,
+    ) -> Result<(), ExchangeError> {
+        self.passed += 1;
+        if self.passed > INTERIM_MAX {
+            let detail = format!("{} sent more than {INTERIM_MAX} interim answers", answering.outbound.target);
+            return Err(ExchangeError::Failed(Failure::new(ErrorType::UpstreamProtocol, detail)));
+        }
+        if answering.head.version() == Version::Http10 {
+            return Ok(());
+        }
+        let mut out = BytesMut::with_capacity(head.raw().len());
+        let inbound = Inbound {
+            framing: BodyLength::None,
+            version: Version::Http11,
+            keep_alive: true,
+            websocket: false,
+            via: None,
+        };
+        headers::write_answer(&mut out, head, &inbound);
+        write_out(&mut to, &mut out, patience, answering.limits.body_idle).await.map_err(|_| ExchangeError::ClientGone)
+    }
+}
+
+/// Writes and flushes within a limit.
+async fn write_out<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    out: &mut BytesMut,
+    patience: &mut Patience,
+    limit: Duration,
+) -> io::Result<()> {
+    let written = patience.within(limit, async {
+        to.write_all_buf(out).await?;
+        to.flush().await
+    });
+    written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The passing on of one final answer.
@@ -374,7 +430,15 @@ impl Answer {
             Ok(()) => Next::Close(upstream),
             Err(error) => Next::Abort(describe(&error, answering, self.upstream_framing)),
         };
-        Exchanged { status, received, sent: self.sent, upstream_time, connection_bound_auth, next }
+        Exchanged {
+            status,
+            received,
+            sent: self.sent,
+            upstream_time,
+            connection_bound_auth,
+            request_whole: sent_whole,
+            next,
+        }
     }
 }
 
@@ -389,13 +453,16 @@ fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -
     .into()
 }
 
-fn unexpected_switch() -> Failure {
-    Failure::new(ErrorType::UpstreamProtocol, "the origin switched protocols without being asked for websocket")
+/// A parent's 407 is about our credentials, not the client's, which would take it for a question to itself.
+fn refused_by_parent(outbound: &Outbound<'_>, head: &ResponseHead) -> Option<ExchangeError> {
+    (outbound.absolute_form && head.status() == 407).then(|| {
+        let failure = Failure::new(ErrorType::HopRefused, "the parent proxy does not accept our credentials");
+        ExchangeError::Failed(Failure { hop_status: Some(407), ..failure })
+    })
 }
 
-/// Writing the request or reading the answer failed before anything of an answer was seen.
-fn unanswered(_error: &io::Error) -> ExchangeError {
-    ExchangeError::Stale
+fn unexpected_switch() -> Failure {
+    Failure::new(ErrorType::UpstreamProtocol, "the origin switched protocols without being asked for websocket")
 }
 
 /// The client's body failed: a malformed one is answered, a client that went away is not.
@@ -412,15 +479,17 @@ fn client_failed(error: CopyError) -> ExchangeError {
     }
 }
 
-/// True where a 401 or 407 asks for a scheme that authenticates the connection, not the request (RFC 4559, MS-NTHT).
-fn binds_authentication(head: &ResponseHead) -> bool {
-    head.status() == 401
-        && head.all("www-authenticate").any(|value| {
-            let value = value.trim_ascii_start();
-            ["ntlm", "negotiate"].iter().any(|scheme| {
-                value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme.as_bytes())
-            })
-        })
+/// True where the answer asks for, or the request brings, a scheme that authenticates the connection, not the request (RFC 4559,
+/// MS-NTHT): from then on the connection is this client's.
+fn binds_authentication(request: &RequestHead, answer: &ResponseHead) -> bool {
+    let binds = |value: &[u8]| {
+        let value = value.trim_ascii_start();
+        ["ntlm", "negotiate"]
+            .iter()
+            .any(|scheme| value.len() >= scheme.len() && value[..scheme.len()].eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    answer.status() == 401 && answer.all("www-authenticate").any(binds)
+        || request.field("authorization").is_some_and(binds)
 }
 
 /// The upstream to read an answer from, and the client to keep an eye on meanwhile: one that closes is not waited for.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{After, Connection, Switched};
-use crate::account::AccessRecord;
+use super::{After, Connection, Switched, closing};
+use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
 use crate::http1::{RequestHead, RequestTarget};
 use crate::tunnel::exchange::{Downstream, ExchangeError, Exchanged, Next};
@@ -24,11 +24,12 @@ impl Connection {
         let asked = match self.asked(head) {
             Ok(asked) => asked,
             Err(failure) => {
-                let record = self.record(head, "-", "-");
+                let record = self.record(head, Requested::Unreadable);
                 return self.refuse(head, record, failure).await;
             }
         };
-        let mut record = self.record(head, asked.path, &asked.target.to_string());
+        let requested = Requested::Url { scheme: asked.scheme, target: &asked.target, path: asked.path };
+        let mut record = self.record(head, requested);
         let source = match self.admitted(head, &mut record).await {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
@@ -54,11 +55,18 @@ impl Connection {
         let keep_alive = head.persistent() && !self.proxy.drain.is_draining();
         let mut down = Downstream { stream: &mut self.stream, buf: &mut self.buf, patience: &mut self.patience };
         match self.proxy.exchange(&mut down, head, &plan, keep_alive, &mut self.pinned, &mut record).await {
-            Ok(exchanged) => self.exchanged(exchanged, &source, plan, record),
+            Ok(exchanged) => {
+                let unread = !exchanged.request_whole;
+                let after = self.exchanged(exchanged, &source, plan, record);
+                if unread && matches!(after, After::Close) {
+                    closing::linger(&mut self.stream, &mut self.patience).await;
+                }
+                after
+            }
             Err(ExchangeError::Failed(failure)) => self.refuse(head, record, failure).await,
             Err(ExchangeError::ClientGone | ExchangeError::Stale) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
-                After::Close
+                After::Abort
             }
         }
     }

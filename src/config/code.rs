@@ -1,0 +1,199 @@
+//! The stable codes of diagnostics, each with the paragraph that `egret check --explain-code` prints.
+//!
+//! A code is never given a new meaning; a rule that goes leaves a gap. `E` codes are errors, `W` codes warnings.
+//! Numbers by hundreds: 0 files, YAML, fields and settings; 1 resources.
+
+use std::fmt;
+
+/// How much a diagnostic weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration is not used.
+    Error,
+    /// The configuration is used; the operator should look.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// Declares the codes: number, name and paragraph in one table.
+macro_rules! codes {
+    ($($number:ident $name:ident: $paragraph:literal,)*) => {
+        /// What kind of thing is wrong; its text (`E011`) never changes its meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = concat!(stringify!($number), ": ", $paragraph)] $name,)*
+        }
+
+        impl Code {
+            /// All codes, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// `E011`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($number),)* }
+            }
+
+            /// What it means, why it matters and what to do, in one paragraph.
+            pub const fn paragraph(self) -> &'static str {
+                match self { $(Self::$name => $paragraph,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // Files
+    E001 InputMissing: "A file or folder that was named, with -f, -c or in the settings' `resources`, does not exist. Nothing is loaded in its place: a missing list of rules must not look like an empty one. The exit code of `check` is 66.",
+    E002 InputUnreadable: "The file or folder exists but cannot be read. The message holds the system's reason, most often missing permission for the user that Egret runs as.",
+    E003 InputNotAFile: "Configuration is read from regular files only. A FIFO, a socket or a device could block the reader or never end, and a loop of symbolic links leads nowhere.",
+    E004 InputTooLarge: "The input is beyond a bound: a file over 64 MiB, folders more than 16 deep, or more than 100,000 files. Split the file, or name the folders one by one.",
+    E005 InputNotUtf8: "Configuration files are UTF-8. The message says at which byte the text stops being that; a file in UTF-16 has to be converted.",
+    W004 NoResources: "A folder that was named for resources holds no file that is read: names end in .yaml, .yml or .json and do not begin with a dot.",
+    // YAML
+    E010 Syntax: "The text is not YAML 1.2 (or JSON, which is part of it). The place is where the parser could not go on; the cause is often a line or two above, such as a missing quote, a tab used as indentation, or a key that is not indented as its neighbours. Other documents of the same file are still read.",
+    E011 DuplicateKey: "A map holds the same key twice. YAML forbids it, and parsers differ in which of the two they keep, so what one tool shows would not be what another one applies.",
+    E012 TooDeep: "Lists and maps are nested more than 64 deep, aliases counted where they are used. No resource comes near this.",
+    E013 AliasBudget: "Anchors and aliases of this file expand to more than 100,000 nodes. A few lines of nested aliases can stand for gigabytes, so the expansion is bounded.",
+    E014 BadTag: "Tags other than those of the core schema (`!!str`, `!!int`, `!!float`, `!!bool`, `!!null`, `!!map`, `!!seq`) have no meaning here, and a core tag has to fit the node that carries it.",
+    E015 KeyNotText: "The keys of a map are text. A list or map as key (`? [a, b]`) cannot be a field's name.",
+    E016 BadMerge: "The merge key `<<` takes a map, or a list of maps, most often as an alias.",
+    // Documents
+    E020 NotAResource: "A document in a resource file has to be a map with `apiVersion` and `kind`. Settings (`egret.yaml`) are named with -c, not with -f.",
+    E021 UnknownApiVersion: "The kind is one of Istio's or Kubernetes' that Egret carries out, but not in this apiVersion. Istio's networking kinds are read as networking.istio.io/v1, v1beta1 and v1alpha3.",
+    E022 BadMetadata: "`metadata` needs a `name`, and name and namespace have to be what Kubernetes accepts: lower-case letters, digits, `-` and, in names, `.`.",
+    // Fields
+    E030 UnknownField: "No field of this name is known here. It is an error rather than ignored, because a misspelt restriction would restrict nothing. Field names are case-sensitive.",
+    E031 MissingField: "A field that has to be there is absent, `null` or empty; the place is that of the map it is missing from.",
+    E032 WrongType: "The value is of another type than the field: text where a list should be, a number where text should be. YAML reads plain 443, true and null as number, boolean and nothing; in quotes they are text.",
+    E033 UnknownValue: "The field takes one of a few names, spelled exactly so, and this is none of them.",
+    E034 OutOfRange: "The number, duration or size is outside the bounds of the field; the message names them.",
+    E035 BadValue: "The text is of the right type but does not read as what the field holds: an address, a host, a duration (`10s`, `1h30m`, `250ms`), a size (`32KiB`).",
+    E036 NotSupported: "The field is known but Egret does not carry it out, and without it more would be let through, or sent elsewhere, than the resource says. So the configuration is refused.",
+    W001 Ignored: "The field is known but Egret does not carry it out. Without it nothing more is let through, so it is ignored.",
+    W002 KindPassedOver: "Egret does not carry out this kind of resource. It is passed over, so that files written for a cluster can be loaded as they are.",
+    W003 Replaced: "Two documents describe the resource of the same kind, namespace and name. As with `kubectl apply`, the later one counts and the earlier one is dropped.",
+    // Settings
+    E040 OpenProxy: "The listener can be reached from other machines, lets everything through (ALLOW_ANY) and asks nobody who they are: an open proxy, which strangers find within hours. Name the clients (`clients.from`), ask for a password (`clients.basic`) or a client certificate, use REGISTRY_ONLY, or say `clients: { open: true }` if it is meant to be.",
+    E041 NameUsedTwice: "Names of listeners, gateways and secrets identify them in logs, metrics and references, so each is used once.",
+    E042 AddressUsedTwice: "Two listeners, or a listener and the admin port, cannot be bound to the same address and port.",
+    E043 Conflict: "Two settings that are both present contradict each other, or a setting stands where it has no meaning.",
+    W040 NoListener: "The settings leave nothing to listen on (`listeners: []`), so no client can reach this process.",
+    W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
+    // Resources: ServiceEntry (ISTIO 2.4)
+    E100 BadHost: "A host is a DNS name (1 to 255 characters, labels of letters, digits and `-`) whose first label may be or begin with `*`. International names are written in their ASCII form (xn--…). Addresses belong into `addresses`.",
+    E101 HostOfEverything: "The host `*` alone would match every destination, so Istio forbids it in a ServiceEntry. To let everything through, say so with mesh.outboundTrafficPolicy.mode: ALLOW_ANY, where an operator looks for it.",
+    E102 HostTwice: "The same host is listed twice in one resource. It has no effect beyond the first, and most often another host was meant.",
+    E103 BadAddress: "An entry of `addresses` is an IP address (192.0.2.7, 2001:db8::1) or a network (192.0.2.0/24). Names belong into `hosts`.",
+    E104 NetworkNeedsNone: "A network in `addresses` stands for many addresses, so only NONE, which dials the address asked for, and STATIC, which dials the endpoints, can serve it. With DNS there is one service behind one address.",
+    E105 BadPortName: "The name of a port is a DNS label: lower-case letters, digits and `-`, at most 63 of them, neither beginning nor ending with `-`. Endpoints refer to ports by this name.",
+    E106 PortTwice: "Two ports of one ServiceEntry have the same number. A client asks for a host and a number, so the second could never be reached.",
+    E107 PortNameTwice: "Two ports of one ServiceEntry have the same name. Endpoints choose their own port numbers by name, which would then be ambiguous.",
+    E108 UnknownProtocol: "The protocol of a port is one of HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, TLS, TCP, MONGO, REDIS, MYSQL and UDP, in any case, or absent (the first bytes decide). It says how flows to the port are treated, so a misspelt one cannot be guessed.",
+    E109 EndpointsWithoutUse: "With resolution NONE and DYNAMIC_DNS the destination that the client asked for is dialled, so endpoints would never be used. Istio refuses them, because whoever wrote them expected traffic to go there.",
+    E110 StaticEndpointAddress: "With resolution STATIC nothing is resolved, so the address of an endpoint is an IP address or a unix socket (unix:///path). Names need resolution DNS.",
+    E111 DnsEndpointAddress: "With resolution DNS the address of an endpoint is a DNS name, which is resolved, or an IP address.",
+    E112 UnixEndpoint: "A unix socket as endpoint is written unix:///absolute/path, needs resolution STATIC, and has no `ports`.",
+    E113 UnixEndpointPorts: "A unix socket has no port numbers by which several service ports could be told apart, so the ServiceEntry has exactly one port.",
+    E114 WildcardNotResolvable: "Resolution DNS resolves the host itself where there are no endpoints, and a wildcard is no name that DNS could answer for. DYNAMIC_DNS resolves the name that the client asked for, and so does NONE on explicit listeners.",
+    E115 RoundRobinEndpoints: "DNS_ROUND_ROBIN takes the first address of one name anew for each connection, so there is at most one endpoint.",
+    E116 EndpointPortUnknown: "The `ports` of an endpoint give another number for a port of the service, by its name. No port of this ServiceEntry has this name, so the number would never be used.",
+    E117 DynamicDnsHost: "DYNAMIC_DNS resolves the name asked for and exists for wildcards. A plain name has the same effect with resolution DNS.",
+    E118 DynamicDnsAddresses: "DYNAMIC_DNS goes by the name in the request, so `addresses` would have no meaning.",
+    E119 DynamicDnsProtocol: "DYNAMIC_DNS needs the name of the destination, which only HTTP, HTTP2, GRPC and TLS carry in their first bytes.",
+    E120 DynamicDnsInternal: "Istio refuses DYNAMIC_DNS for a service inside the mesh that is reached through a waypoint.",
+    E121 SharedTcpPort: "Flows of a protocol such as TCP carry no host name, so several hosts on such a port cannot be told apart by Istio, and all but one would go to the wrong service. With resolution NONE there is nothing to choose.",
+    E122 SelectorWithEndpoints: "Endpoints are either listed or selected among workloads (`workloadSelector`), not both.",
+    E123 TooMany: "Istio's schema bounds these lists: 256 hosts, 256 addresses, 256 ports, 4096 endpoints. Use several resources.",
+    E124 BadExportTo: "`exportTo` lists the namespaces that see a resource: `.` for its own, names, or `*` alone for all; a ServiceEntry also `~` alone for nobody. Nothing is listed twice, and `.` is the own namespace's name.",
+    E125 UnknownAnnotation: "Annotations that begin with egret.dev/ are ours, and no such annotation is known for this kind. A misspelt one would silently do nothing.",
+    W100 PartialWildcard: "A wildcard inside a label (`*foo.com`) covers foo.com's neighbours too: `*foo.com` covers evilfoo.com. Istio warns, and applies it to HTTP only.",
+    W101 TcpWithoutAddress: "A service whose protocol carries no name and that has no `addresses` is found by its name on explicit listeners. On transparent listeners there is only the port to go by, so, as in Istio, it takes every connection to this port.",
+    W102 SharedTcpAddress: "Several hosts share addresses and a port whose protocol carries no name: connections to the address cannot be told apart and go to the first host.",
+    W103 EndpointWithoutAddress: "An endpoint without address is one of another network, reached through its gateway in Istio. There is no such gateway here, so the endpoint is left out.",
+    // Resources: DestinationRule (ISTIO 6.4, 7, 8)
+    E140 BadDuration: "Durations of resources are whole milliseconds and at least one: 10s, 1h30m, 250ms.",
+    E141 EmptyPolicy: "`trafficPolicy`, `connectionPool` and entries of `portLevelSettings` need at least one field: an empty one says nothing, and most often the indentation is wrong.",
+    E142 SubsetTwice: "Two subsets of one DestinationRule have the same name, by which routes refer to them.",
+    E143 BadSubsetName: "The name of a subset is a DNS label: lower-case letters, digits and `-`. It becomes part of the cluster's name.",
+    E144 CredentialAndFiles: "TLS material comes from files (`caCertificates`, `clientCertificate`, `privateKey`) or from a Secret (`credentialName`), not from both.",
+    E145 MutualNeedsCertificate: "Mode MUTUAL presents a client certificate, so `clientCertificate` and `privateKey` are both needed.",
+    E146 SkipVerifyContradicts: "`insecureSkipVerify` verifies nothing, so certificates and names to verify against contradict it.",
+    E147 TlsFieldWithoutUse: "The field has no use in this TLS mode: whoever wrote it expected it to be honoured.",
+    E148 TunnelWithProxyProtocol: "Istio allows `tunnel` or `proxyProtocol`, not both.",
+    E149 BadCredentialReference: "Credentials for a parent proxy are referred to as secret://name, secret://namespace/name or file:///path. They never stand in the resource itself.",
+    // Resources: VirtualService (ISTIO 5)
+    E160 NoRoutes: "A VirtualService without http, tls and tcp routes decides nothing.",
+    E161 NoDestination: "A route needs exactly one destination here. Weighted destinations are not supported yet, and taking one of several would send traffic elsewhere than the resource says.",
+    E162 SniHostOutside: "Each of `sniHosts` has to be one of the VirtualService's hosts or narrower: routes for other names would never be asked.",
+    E163 HostsOverlap: "Two hosts of one VirtualService overlap (`*.foo.com` and `a.foo.com`), so it would be unclear which of them is meant.",
+    E164 TlsMatchMissing: "A tls route needs a match with at least one of `sniHosts`: TLS that is passed through shows nothing but the name.",
+    W160 NeverMatches: "An entry that can never be reached: an earlier one takes all of its flows.",
+    // Resources: Secret
+    E170 BadSecretData: "Values of a Secret's `data` are base64; `stringData` holds plain text.",
+    // References and conflicts between resources
+    E180 BadAllowEntry: "An entry of `allow` is a host, a wildcard or an address, with a port or without (443 and 80): api.github.com, *.pypi.org:443, 10.0.0.5:5432.",
+    E181 ParentProtocol: "A parent proxy is asked with HTTP/1.1 CONNECT. HTTP/2 towards a parent is not supported yet, so its service port must not be HTTP2 or GRPC.",
+    E182 SocketNotAllowed: "Unix sockets may be dialled only under the folders of the setting `files.sockets`: whoever writes a ServiceEntry must not reach the sockets of the machine.",
+    W180 MissingDestination: "A rule refers to a service that no loaded resource declares. Flows it applies to are answered 503 (NC), as in Istio.",
+    W181 MissingSubset: "A route refers to a subset that no DestinationRule of the host declares. Flows it applies to are answered 503 (NC), as in Istio.",
+    W182 MissingSecret: "A rule refers to a Secret, or a key of it, that is not there. Flows that need it fail with 503 until it is.",
+    W183 MissingFile: "A rule refers to a file that cannot be read or used. Flows that need it fail with 503 until the configuration is loaded with it.",
+    W184 LostHost: "Another resource declares the same host and came first (the own namespace, then the oldest), and the two differ, so this one is not used at all for the host. Istio merges the ports of resources only if resolution, labels and exportTo are equal.",
+    W185 LostPort: "Another resource declares the same host and port and came first, so this port is not used.",
+    W186 LostRule: "An older resource decides for the same host, and the two are not merged: this one is not used for it.",
+    W187 RuleWithoutService: "No loaded resource declares a service that this rule's host covers, so the rule applies to nothing.",
+    W188 DoubleTls: "TLS is originated on a port whose clients speak TLS themselves (protocol TLS or HTTPS). A tunnel to it carries TLS inside TLS, which hardly any server understands. Limit the rule to the plain port with portLevelSettings.",
+}
+
+impl Code {
+    /// Errors are `E…`, warnings `W…`.
+    pub const fn severity(self) -> Severity {
+        match self.as_str().as_bytes()[0] {
+            b'E' => Severity::Error,
+            _ => Severity::Warning,
+        }
+    }
+
+    /// Finds a code by its text, in either case.
+    pub fn find(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_well_formed_and_documented() {
+        let mut seen = HashSet::new();
+        for code in Code::ALL {
+            let text = code.as_str();
+            assert!(seen.insert(text), "{text} stands twice");
+            assert!(
+                matches!(text.as_bytes(), [b'E' | b'W', digits @ ..] if digits.len() == 3 && digits.is_ascii()),
+                "{text}"
+            );
+            assert!(code.paragraph().len() > 50 && code.paragraph().ends_with('.'), "{text} is not documented");
+            assert_eq!(Code::find(&text.to_lowercase()), Some(*code));
+        }
+        assert_eq!(Code::find("E999"), None);
+    }
+}

@@ -1,0 +1,440 @@
+//! What to connect to: clusters of service ports, of subsets, and of parent proxies.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::credentials::{Credentials, Missing};
+use super::notes::Notes;
+use super::rules::{Rule, Rules};
+use super::services::{Declared, Registry};
+use crate::config::diagnostic::Code;
+use crate::config::kinds::SharedText;
+use crate::config::kinds::destination_rule::{Balancer, Settings as PortSettings, Subset, Tls, TlsMode};
+use crate::config::kinds::service_entry::{self, Resolution, ServiceEntry};
+use crate::config::resource::Resource;
+use crate::config::settings::Settings;
+use crate::config::source::{Span, Spanned};
+use crate::flow::{Host, Origin};
+use crate::route::cluster::{Authorization, Balancing, Endpoint, EndpointAddress, Hop, Origination, Sni};
+use crate::route::{
+    AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via,
+};
+
+/// Makes the clusters that one namespace sees.
+#[derive(Debug)]
+pub(super) struct Clusters<'c, 'r, 's> {
+    settings: &'c Settings,
+    policy: &'c Arc<AddressPolicy>,
+    namespace: &'c Arc<str>,
+    registry: &'c Registry<'c, 'r>,
+    rules: &'c Rules<'c, 'r>,
+    credentials: &'c mut Credentials<'s>,
+    /// Of routes, so that many routes to one place share one cluster.
+    made: HashMap<Place, Arc<Cluster>>,
+}
+
+/// Where a route leads, and which kind of route it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) host: Arc<str>,
+    pub(super) port: u16,
+    pub(super) subset: Option<Arc<str>>,
+    /// `tunnel` of a DestinationRule acts on these routes only (ISTIO 8).
+    pub(super) is_tcp: bool,
+}
+
+/// Where a reference stands, for what is missing.
+#[derive(Clone, Copy)]
+pub(super) struct Reference<'a> {
+    pub(super) resource: Option<&'a Resource>,
+    pub(super) host: Span,
+    pub(super) subset: Span,
+}
+
+impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
+    pub(super) fn new(
+        settings: &'c Settings,
+        policy: &'c Arc<AddressPolicy>,
+        namespace: &'c Arc<str>,
+        registry: &'c Registry<'c, 'r>,
+        rules: &'c Rules<'c, 'r>,
+        credentials: &'c mut Credentials<'s>,
+    ) -> Self {
+        Self { settings, policy, namespace, registry, rules, credentials, made: HashMap::new() }
+    }
+
+    /// The cluster of a service port itself.
+    pub(super) fn own(&mut self, declared: &Declared<'_, '_>, notes: &mut Notes<'_>) -> Arc<Cluster> {
+        let rule = self.rule(declared);
+        let made = self.make(declared, rule, None, !declared.protocol.is_http(), notes);
+        if declared.protocol == Protocol::Tls
+            && let (Some(tls), Some(rule)) = (&made.tls, rule)
+        {
+            let message = format!(
+                "tunnels to port {} of {} carry TLS of the client, which this rule would wrap into TLS again",
+                declared.port.number, declared.host
+            );
+            let span = Span { line: tls.origin.line, column: tls.origin.column, ..Span::default() };
+            let settings = rule.settings(None, declared.port.number);
+            let span = settings.tls.map_or(span, |tls| tls.span);
+            notes.once_with(rule.resource(), Code::DoubleTls, span, message, |diagnostic| {
+                diagnostic.help("limit it to the plain port with portLevelSettings");
+            });
+        }
+        Arc::new(made)
+    }
+
+    /// The cluster a route leads to; one that fails every flow where the place does not exist.
+    pub(super) fn of_route(
+        &mut self,
+        place: &Place,
+        reference: Reference<'_>,
+        notes: &mut Notes<'_>,
+    ) -> Arc<Cluster> {
+        if let Some(made) = self.made.get(place) {
+            return made.clone();
+        }
+        let cluster = Arc::new(self.make_of_route(place, reference, notes));
+        self.made.insert(place.clone(), cluster.clone());
+        cluster
+    }
+
+    /// What flows to unknown targets go to: themselves, or `egressProxy`.
+    pub(super) fn unknown(&mut self, notes: &mut Notes<'_>) -> Arc<Cluster> {
+        let origin = super::policy_origin(self.settings);
+        let plain = Cluster {
+            name: PASSTHROUGH_CLUSTER.into(),
+            origin: origin.clone(),
+            discovery: Discovery::Asked { port: None },
+            via: Via::Direct,
+            tls: None,
+            connect_timeout: self.settings.mesh.connect_timeout,
+            addresses: self.address_rules(IpSet::default()),
+            source: self.settings.dial.source.clone(),
+            balancing: Balancing::default(),
+            idle_timeout: None,
+            requests_per_connection_max: 0,
+        };
+        let Some(proxy) = &self.settings.mesh.egress_proxy else { return Arc::new(plain) };
+        let place = Place {
+            host: proxy.host.value.as_ref().into(),
+            port: proxy.port,
+            subset: proxy.subset.as_ref().map(|subset| subset.value.as_ref().into()),
+            is_tcp: false,
+        };
+        let subset = proxy.subset.as_ref().map_or(proxy.host.span, |subset| subset.span);
+        let reference = Reference { resource: None, host: proxy.host.span, subset };
+        let (discovery, via) = match self.find(&place, reference, notes) {
+            Ok((declared, rule, subset)) => {
+                let hop = self.hop(&declared, rule, subset, None, origin, notes);
+                (Discovery::Asked { port: None }, Via::Connect(Arc::new(hop)))
+            }
+            Err(sentence) => (Discovery::Missing(sentence), Via::Direct),
+        };
+        Arc::new(Cluster { discovery, via, ..plain })
+    }
+
+    fn make_of_route(&mut self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Cluster {
+        match self.find(place, reference, notes) {
+            Ok((declared, rule, subset)) => self.make(&declared, rule, subset, place.is_tcp, notes),
+            Err(sentence) => self.missing(place, sentence),
+        }
+    }
+
+    /// Finds the service port and subset that a reference means, or reports what is missing.
+    fn find(
+        &self,
+        place: &Place,
+        reference: Reference<'_>,
+        notes: &mut Notes<'_>,
+    ) -> Result<(Declared<'c, 'r>, Option<&'c Rule<'c, 'r>>, Option<&'c Subset>), Arc<str>> {
+        let ports = self.registry.ports(&place.host);
+        let Some(declared) = ports.iter().find(|declared| declared.port.number == place.port) else {
+            let sentence = match ports.as_slice() {
+                [] => format!("no loaded resource declares {}", place.host),
+                _ => format!("{} has no port {}", place.host, place.port),
+            };
+            self.report(reference, Code::MissingDestination, reference.host, &sentence, notes);
+            return Err(sentence.into());
+        };
+        let rule = self.rule(declared);
+        let Some(name) = &place.subset else { return Ok(((*declared).clone(), rule, None)) };
+        match rule.and_then(|rule| rule.subset(name)) {
+            Some((_, subset)) => Ok(((*declared).clone(), rule, Some(subset))),
+            None => {
+                let sentence = format!("no DestinationRule declares a subset {name} of {}", place.host);
+                self.report(reference, Code::MissingSubset, reference.subset, &sentence, notes);
+                Err(sentence.into())
+            }
+        }
+    }
+
+    fn report(&self, reference: Reference<'_>, code: Code, span: Span, sentence: &str, notes: &mut Notes<'_>) {
+        let message = format!("{sentence}: flows that are sent there are answered 503");
+        match reference.resource {
+            Some(resource) => notes.once(resource, code, span, message),
+            None if notes.is_new(usize::MAX, code, span) => {
+                self.settings.report(code, span, message, notes.diagnostics);
+            }
+            None => {}
+        }
+    }
+
+    fn rule(&self, declared: &Declared<'_, '_>) -> Option<&'c Rule<'c, 'r>> {
+        self.rules.find(&declared.host, &declared.entry.resource.metadata.namespace)
+    }
+
+    /// A service port or a subset of it; through a CONNECT where the rule says `tunnel` and the route is one of bytes.
+    fn make(
+        &mut self,
+        declared: &Declared<'_, '_>,
+        rule: Option<&Rule<'_, '_>>,
+        subset: Option<&Subset>,
+        is_tcp: bool,
+        notes: &mut Notes<'_>,
+    ) -> Cluster {
+        let tunnel = rule.filter(|_| is_tcp).and_then(|rule| match subset {
+            Some(subset) => Some((rule, subset.policy.tunnel.as_ref()?)),
+            None => Some((rule, rule.policy().tunnel.as_ref()?)),
+        });
+        let Some((rule, target)) = tunnel else { return self.direct(declared, rule, subset, notes) };
+        let origin = rule.resource().origin(target.span);
+        let hop = self.hop(declared, Some(rule), subset, Some(target.value.clone()), origin, notes);
+        Cluster {
+            name: hop.cluster.name.clone(),
+            origin: declared.entry.origin(declared.port.span),
+            discovery: Discovery::Asked { port: None },
+            via: Via::Connect(Arc::new(hop)),
+            tls: None,
+            addresses: self.address_rules(IpSet::default()),
+            ..self.direct(declared, None, None, notes)
+        }
+    }
+
+    /// A parent proxy: the service port that it is.
+    fn hop(
+        &mut self,
+        declared: &Declared<'_, '_>,
+        rule: Option<&Rule<'_, '_>>,
+        subset: Option<&Subset>,
+        target: Option<crate::flow::Target>,
+        origin: Origin,
+        notes: &mut Notes<'_>,
+    ) -> Hop {
+        if matches!(declared.protocol, Protocol::Http2 | Protocol::Grpc) {
+            let message = format!("{} is asked as a parent proxy, which HTTP/2 is not supported for yet", declared.host);
+            notes.once_with(declared.entry.resource, Code::ParentProtocol, declared.port.span, message, |diagnostic| {
+                diagnostic.help("a port of protocol HTTP or TCP is asked with HTTP/1.1");
+            });
+        }
+        let cluster = self.direct(declared, rule, subset, notes);
+        let discovery = parent_discovery(declared, cluster.discovery.clone());
+        let authorization = rule.and_then(Rule::authorization).map(|(resource, reference)| {
+            let value = self.credentials.authorization(&reference.value).map_err(|missing| {
+                report_missing(resource, reference.span, missing, "the parent proxy", notes)
+            });
+            Authorization { value }
+        });
+        Hop {
+            cluster: Arc::new(Cluster { discovery, ..cluster }),
+            target,
+            authorization,
+            absolute_form: declared.entry.annotations.absolute_form || rule.is_some_and(Rule::is_absolute_form),
+            origin,
+        }
+    }
+
+    fn direct(
+        &mut self,
+        declared: &Declared<'_, '_>,
+        rule: Option<&Rule<'_, '_>>,
+        subset: Option<&Subset>,
+        notes: &mut Notes<'_>,
+    ) -> Cluster {
+        let (entry, port) = (declared.entry, declared.port.number);
+        let settings = rule.map(|rule| rule.settings(subset, port)).unwrap_or_default();
+        let pool = settings.pool.unwrap_or_default();
+        let source = &entry.annotations.source;
+        Cluster {
+            name: cluster_name(port, subset.map(|subset| &subset.name), &declared.host),
+            origin: entry.origin(declared.port.span),
+            discovery: discovery(declared, subset, settings.balancer, &self.settings.files.sockets, notes),
+            via: Via::Direct,
+            tls: self.origination(declared, rule, subset, &settings, notes),
+            connect_timeout: pool.connect_timeout.unwrap_or(self.settings.mesh.connect_timeout),
+            addresses: self.address_rules(opened(entry)),
+            source: if source.is_empty() { self.settings.dial.source.clone() } else { source.clone() },
+            balancing: match settings.balancer {
+                Some(Balancer::Endpoints(balancing)) => balancing,
+                Some(Balancer::Asked) | None => Balancing::default(),
+            },
+            idle_timeout: pool.idle_timeout,
+            requests_per_connection_max: pool.requests_per_connection_max,
+        }
+    }
+
+    fn origination(
+        &mut self,
+        declared: &Declared<'_, '_>,
+        rule: Option<&Rule<'_, '_>>,
+        subset: Option<&Subset>,
+        settings: &PortSettings,
+        notes: &mut Notes<'_>,
+    ) -> Option<Origination> {
+        let tls = settings.tls.as_ref()?;
+        let mode = match tls.value.mode {
+            TlsMode::Disable => return None,
+            TlsMode::Simple => "SIMPLE",
+            TlsMode::Mutual => "MUTUAL",
+        };
+        let rule = rule?;
+        // Where the subset has settings, they stand in its own resource.
+        let resource = match subset.and_then(|subset| rule.subset(&subset.name.value)) {
+            Some((of, subset)) if is_from_subset(tls, subset) => of.resource,
+            _ => rule.resource(),
+        };
+        let client = self.credentials.client(&tls.value, &declared.entry.subject_alt_names, self.namespace);
+        let client = client.map_err(|missing| {
+            let span = missing_span(&tls.value, tls.span);
+            report_missing(resource, span, missing, "TLS", notes)
+        });
+        let sni = tls.value.sni.clone().map_or(Sni::Asked, Sni::Fixed);
+        Some(Origination { mode, sni, client, origin: resource.origin(tls.span) })
+    }
+
+    fn missing(&self, place: &Place, sentence: Arc<str>) -> Cluster {
+        let subset = place.subset.as_deref().unwrap_or_default();
+        Cluster {
+            name: format!("outbound|{}|{subset}|{}", place.port, place.host).into(),
+            origin: Origin::default(),
+            discovery: Discovery::Missing(sentence),
+            via: Via::Direct,
+            tls: None,
+            connect_timeout: self.settings.mesh.connect_timeout,
+            addresses: self.address_rules(IpSet::default()),
+            source: Vec::new(),
+            balancing: Balancing::default(),
+            idle_timeout: None,
+            requests_per_connection_max: 0,
+        }
+    }
+
+    fn address_rules(&self, opened: IpSet) -> AddressRules {
+        AddressRules { policy: self.policy.clone(), opened }
+    }
+
+    pub(super) fn registry(&self) -> &'c Registry<'c, 'r> {
+        self.registry
+    }
+}
+
+fn cluster_name(port: u16, subset: Option<&SharedText>, host: &str) -> Arc<str> {
+    format!("outbound|{port}|{}|{host}", subset.map_or("", |subset| &*subset.value)).into()
+}
+
+/// Where addresses come from (CONTRACT "resolution on explicit listeners").
+fn discovery(
+    declared: &Declared<'_, '_>,
+    subset: Option<&Subset>,
+    balancer: Option<Balancer>,
+    sockets: &[impl AsRef<Path>],
+    notes: &mut Notes<'_>,
+) -> Discovery {
+    let (entry, port) = (declared.entry, declared.port);
+    let number = port.target_port.unwrap_or(port.number);
+    let is_asked = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns);
+    if is_asked || balancer == Some(Balancer::Asked) {
+        return Discovery::Asked { port: Some(number) };
+    }
+    let chosen = |endpoint: &&service_entry::Endpoint| {
+        subset.is_none_or(|subset| subset.labels.iter().all(|label| endpoint.labels.contains(label)))
+    };
+    let located = |endpoint: &service_entry::Endpoint| {
+        let at = locate(entry, endpoint, entry.endpoint_port(endpoint, port), sockets, notes)?;
+        Some(Endpoint { at, weight: endpoint.weight })
+    };
+    let mut endpoints: Vec<Endpoint> = entry.endpoints.iter().filter(chosen).filter_map(located).collect();
+    if entry.resolution == Resolution::Static || entry.has_selector {
+        return Discovery::Static(endpoints);
+    }
+    if entry.endpoints.is_empty()
+        && subset.is_none_or(|subset| subset.labels.is_empty())
+        && let Ok(host) = Host::parse(declared.host.as_bytes())
+    {
+        endpoints.push(Endpoint { at: EndpointAddress::Host(host, number), weight: 1 });
+    }
+    if endpoints.is_empty() {
+        return Discovery::Static(endpoints);
+    }
+    Discovery::Dns { endpoints, first_address_only: entry.resolution == Resolution::DnsRoundRobin }
+}
+
+fn locate(
+    entry: &ServiceEntry<'_>,
+    endpoint: &service_entry::Endpoint,
+    port: u16,
+    sockets: &[impl AsRef<Path>],
+    notes: &mut Notes<'_>,
+) -> Option<EndpointAddress> {
+    match endpoint.address.as_ref()? {
+        service_entry::EndpointAddress::Host(host) => Some(EndpointAddress::Host(host.clone(), port)),
+        service_entry::EndpointAddress::Unix(path) => {
+            let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
+            if !climbs && sockets.iter().any(|folder| path.starts_with(folder)) {
+                return Some(EndpointAddress::Unix(path.clone()));
+            }
+            let message = format!("{} lies under none of the folders of `files.sockets`", path.display());
+            notes.once(entry.resource, Code::SocketNotAllowed, endpoint.span, message);
+            None
+        }
+    }
+}
+
+/// What is dialled for a parent is the parent, whatever the client asked for: with NONE its address if it has one, else its name.
+fn parent_discovery(declared: &Declared<'_, '_>, discovery: Discovery) -> Discovery {
+    let Discovery::Asked { port } = discovery else { return discovery };
+    let port = port.unwrap_or(declared.port.number);
+    let single = declared.entry.addresses.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
+    let endpoint = |host| Endpoint { at: EndpointAddress::Host(host, port), weight: 1 };
+    let endpoints: Vec<Endpoint> = single.map(|net| endpoint(Host::Ip(net.addr().to_canonical()))).collect();
+    if !endpoints.is_empty() {
+        return Discovery::Static(endpoints);
+    }
+    match Host::parse(declared.host.as_bytes()) {
+        Ok(host) => Discovery::Dns { endpoints: vec![endpoint(host)], first_address_only: false },
+        Err(_) => Discovery::Missing(format!("{} is no name of a parent proxy", declared.host).into()),
+    }
+}
+
+/// What the resource spells out: endpoints, `addresses` with NONE, and what its annotation opens (DESIGN 4.6).
+fn opened(entry: &ServiceEntry<'_>) -> IpSet {
+    let endpoints = entry.endpoints.iter().filter_map(|endpoint| match endpoint.address {
+        Some(service_entry::EndpointAddress::Host(Host::Ip(ip))) => Some(ip.into()),
+        _ => None,
+    });
+    let addresses = entry.addresses.iter().map(|net| net.value).filter(|_| entry.resolution == Resolution::None);
+    endpoints.chain(addresses).chain(entry.annotations.allow_addresses.iter().copied()).collect()
+}
+
+fn is_from_subset(tls: &Spanned<Tls>, subset: &Subset) -> bool {
+    let settings = subset.policy.ports.iter().map(|(_, settings)| settings).chain([&subset.policy.settings]);
+    settings.filter_map(|settings| settings.tls.as_ref()).any(|own| own.span == tls.span)
+}
+
+fn missing_span(tls: &Tls, whole: Span) -> Span {
+    let client = tls.client.as_ref().map(|(certificate, _)| certificate);
+    [tls.credential.as_ref(), tls.ca.as_ref(), client].into_iter().flatten().next().map_or(whole, |text| text.span)
+}
+
+fn report_missing(
+    resource: &Resource,
+    span: Span,
+    missing: Missing,
+    what: &str,
+    notes: &mut Notes<'_>,
+) -> Arc<str> {
+    let message = format!("{}: flows that need {what} fail with 503", missing.sentence);
+    notes.once(resource, missing.code, span, message);
+    missing.sentence.into()
+}

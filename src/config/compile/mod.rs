@@ -1,0 +1,179 @@
+//! Settings and resources to one [`Snapshot`]: everything that concerns several of them together.
+//!
+//! [`services`] which resource declares which host, seen from each namespace · [`rules`] the DestinationRule of a host · [`clusters`] what to
+//! connect to · [`routes`] VirtualServices · [`credentials`] files and Secrets · [`allow`] the one-line list.
+
+pub mod allow;
+mod clusters;
+mod credentials;
+mod literals;
+mod notes;
+mod routes;
+mod rules;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::diagnostic::Diagnostics;
+use super::kinds::destination_rule::DestinationRule;
+use super::kinds::secret::Secret;
+use super::kinds::service_entry::ServiceEntry;
+use super::kinds::virtual_service::VirtualService;
+use super::resource::{Kind, Resource};
+use super::settings::Settings;
+use super::source::Span;
+use crate::flow::Origin;
+use crate::route::snapshot::{Outbound, View};
+use crate::route::{AddressPolicy, Mode, Service, Snapshot};
+
+use clusters::Clusters;
+use credentials::Credentials;
+use notes::Notes;
+use routes::VirtualServices;
+use rules::Rules;
+use services::Registry;
+
+pub use allow::Expansion;
+
+/// What came out.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The rules; to be used only if there were no errors.
+    pub snapshot: Snapshot,
+    /// Files that resources refer to (certificates, credentials), whose change calls for a reload.
+    pub inputs: Vec<PathBuf>,
+}
+
+/// Compiles everything and reports all that is wrong. `resources` are in the order of loading, each name once.
+pub fn compile(
+    settings: &Settings,
+    resources: &[Resource],
+    generation: u64,
+    diagnostics: &mut Diagnostics,
+) -> Compiled {
+    let allow = allow::expand(settings, resources.len(), diagnostics);
+    let mut written = Written::read(resources, diagnostics);
+    written.add_allow(&allow, diagnostics);
+    let mut notes = Notes::new(diagnostics);
+    let mut credentials = Credentials::new(&settings.files.root, std::mem::take(&mut written.secrets));
+    let policy = Arc::new(settings.addresses.policy());
+    let mut views = HashMap::new();
+    for namespace in namespaces(settings) {
+        let mut seen = Seen { settings, written: &written, policy: &policy, namespace: &namespace };
+        let view = seen.compile(&mut credentials, &mut notes);
+        views.insert(namespace.clone(), view);
+    }
+    let snapshot = Snapshot { generation, views, outbound: outbound(settings), https: credentials.system_roots() };
+    Compiled { snapshot, inputs: credentials.into_inputs() }
+}
+
+/// Resources as written, by kind; the older before the younger.
+#[derive(Debug, Default)]
+struct Written<'r> {
+    entries: Vec<ServiceEntry<'r>>,
+    rules: Vec<DestinationRule<'r>>,
+    virtual_services: Vec<VirtualService<'r>>,
+    secrets: HashMap<(Arc<str>, Arc<str>), Secret>,
+}
+
+impl<'r> Written<'r> {
+    fn read(resources: &'r [Resource], diagnostics: &mut Diagnostics) -> Self {
+        let mut written = Self::default();
+        for resource in resources {
+            match resource.kind {
+                Kind::ServiceEntry => written.entries.extend(ServiceEntry::read(resource, diagnostics)),
+                Kind::DestinationRule => {
+                    written.rules.extend(DestinationRule::read(resource, CLUSTER_DOMAIN, diagnostics));
+                }
+                Kind::VirtualService => {
+                    written.virtual_services.extend(VirtualService::read(resource, CLUSTER_DOMAIN, diagnostics));
+                }
+                Kind::Secret => {
+                    let key = (resource.metadata.namespace.clone(), resource.metadata.name.clone());
+                    written.secrets.extend(Secret::read(resource, diagnostics).map(|secret| (key, secret)));
+                }
+            }
+        }
+        written.entries.sort_by_key(|entry| entry.resource.age());
+        written.rules.sort_by_key(|rule| rule.resource.age());
+        written.virtual_services.sort_by_key(|service| service.resource.age());
+        written
+    }
+
+    /// What the settings allow comes behind all resources and adds to them.
+    fn add_allow(&mut self, allow: &'r [Expansion], diagnostics: &mut Diagnostics) {
+        for expansion in allow {
+            // A service without name in its protocol is warned of where somebody chose it, not where we wrote it.
+            let mut unheard = Diagnostics::default();
+            let entry = ServiceEntry::read(&expansion.resource, &mut unheard);
+            debug_assert_eq!(unheard.errors(), 0, "an expansion is valid: {}", expansion.yaml());
+            if unheard.errors() > 0 {
+                diagnostics.append(unheard);
+            }
+            self.entries.extend(entry.map(|entry| ServiceEntry { origin: Some(expansion.origin.clone()), ..entry }));
+        }
+    }
+}
+
+/// Everything as seen from one namespace.
+struct Seen<'c, 'r> {
+    settings: &'c Settings,
+    written: &'c Written<'r>,
+    policy: &'c Arc<AddressPolicy>,
+    namespace: &'c Arc<str>,
+}
+
+impl Seen<'_, '_> {
+    fn compile(&mut self, credentials: &mut Credentials<'_>, notes: &mut Notes<'_>) -> View {
+        let registry = Registry::new(&self.written.entries, self.namespace, notes);
+        let root = &*self.settings.mesh.root_namespace;
+        let rules = Rules::new(&self.written.rules, self.namespace, root, notes);
+        let virtual_services = VirtualServices::new(&self.written.virtual_services, self.namespace, notes);
+        let mut clusters = Clusters::new(self.settings, self.policy, self.namespace, &registry, &rules, credentials);
+        let mut view = View::new(clusters.unknown(notes));
+        for declared in registry.iter() {
+            let routes = virtual_services.routes(&declared, &mut clusters, notes);
+            let cluster = clusters.own(&declared, notes);
+            let service = Arc::new(Service {
+                host: declared.host.clone(),
+                port: declared.port.number,
+                protocol: declared.protocol,
+                origin: declared.entry.origin(declared.port.span),
+                hosts: declared.hosts.clone(),
+                cluster,
+                routes,
+            });
+            view.add(&service);
+            literals::add(&mut view, &declared, &service);
+        }
+        virtual_services.add_narrower_hosts(&mut view, &registry, &mut clusters, notes);
+        rules.warn_of_unused(&registry, notes);
+        view
+    }
+}
+
+fn namespaces(settings: &Settings) -> BTreeSet<Arc<str>> {
+    let listeners = settings.listeners.iter().map(|listener| settings.workload_of(listener).namespace.clone());
+    listeners.chain([settings.workload.namespace.clone()]).collect()
+}
+
+fn outbound(settings: &Settings) -> Outbound {
+    use super::settings::OutboundMode;
+    let mode = match settings.mesh.mode {
+        OutboundMode::AllowAny => Mode::AllowAny,
+        OutboundMode::RegistryOnly { report: false } => Mode::RegistryOnly,
+        OutboundMode::RegistryOnly { report: true } => Mode::Report,
+    };
+    Outbound { mode, origin: policy_origin(settings) }
+}
+
+/// What says what becomes of unknown targets.
+fn policy_origin(settings: &Settings) -> Origin {
+    Origin { resource: "mesh.outboundTrafficPolicy".into(), ..settings.origin(Span::default()) }
+}
+
+const CLUSTER_DOMAIN: &str = "cluster.local"; // Kubernetes' default; short names are completed with it

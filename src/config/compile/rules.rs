@@ -1,0 +1,130 @@
+//! The DestinationRule of a host, as one client namespace finds it (ISTIO 6.1, 6.2).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::notes::Notes;
+use super::services::Registry;
+use crate::config::diagnostic::Code;
+use crate::config::kinds::destination_rule::{CredentialRef, DestinationRule, Policy, Settings, Subset};
+use crate::config::resource::Resource;
+use crate::config::source::Spanned;
+use crate::route::hosts::HostIndex;
+
+/// All rules that a namespace may see, by the namespace they stand in.
+#[derive(Debug)]
+pub(super) struct Rules<'d, 'r> {
+    client: &'d str,
+    root: &'d str,
+    by_namespace: HashMap<Arc<str>, HostIndex<Rule<'d, 'r>>>,
+}
+
+/// What applies to a host: one rule, or several that were merged.
+#[derive(Debug)]
+pub(super) struct Rule<'d, 'r> {
+    /// The oldest.
+    first: &'d DestinationRule<'r>,
+    /// The one whose policy counts.
+    policy_of: &'d DestinationRule<'r>,
+    subsets: Vec<(&'d DestinationRule<'r>, &'d Subset)>,
+}
+
+impl<'d, 'r> Rules<'d, 'r> {
+    pub(super) fn new(
+        rules: &'d [DestinationRule<'r>],
+        client: &'d str,
+        root: &'d str,
+        notes: &mut Notes<'_>,
+    ) -> Self {
+        let mut by_namespace: HashMap<Arc<str>, HostIndex<Rule<'d, 'r>>> = HashMap::new();
+        for rule in rules {
+            let namespace = &rule.resource.metadata.namespace;
+            // The client's own namespace sees all of its rules, whatever they export.
+            if **namespace != *client && !rule.export_to.reaches(client) {
+                continue;
+            }
+            let index = by_namespace.entry(namespace.clone()).or_default();
+            let merged = index.entry(&rule.host.value, || Rule { first: rule, policy_of: rule, subsets: Vec::new() });
+            merged.merge(rule, notes);
+        }
+        Self { client, root, by_namespace }
+    }
+
+    /// The client's namespace, then the service's, then the root namespace: the first with any rule over the host is the only one
+    /// used, and in it the most specific rule.
+    pub(super) fn find(&self, host: &str, service_namespace: &str) -> Option<&Rule<'d, 'r>> {
+        let client = (self.client != self.root).then_some(self.client);
+        let namespaces = client.into_iter().chain([service_namespace, self.root]);
+        namespaces.filter_map(|namespace| self.by_namespace.get(namespace)).find_map(|index| index.find_covering(host))
+    }
+
+    /// Warns of rules whose host no service has.
+    pub(super) fn warn_of_unused(&self, registry: &Registry<'_, '_>, notes: &mut Notes<'_>) {
+        let used = |host: &str| match host.strip_prefix('*') {
+            None => !registry.ports(host).is_empty(),
+            Some(_) => registry.iter().any(|declared| crate::route::hosts::is_subset(&declared.host, host)),
+        };
+        for rule in self.by_namespace.values().flat_map(HostIndex::values) {
+            let host = &rule.first.host;
+            if !used(&host.value) {
+                let message = format!("no loaded resource declares a service that {} covers", host.value);
+                notes.once(rule.first.resource, Code::RuleWithoutService, host.span, message);
+            }
+        }
+    }
+}
+
+impl<'d, 'r> Rule<'d, 'r> {
+    fn merge(&mut self, rule: &'d DestinationRule<'r>, notes: &mut Notes<'_>) {
+        if rule.export_to != self.first.export_to {
+            let message = format!("{} decides for {} and exports to others: they are not merged", self.first.resource.label, rule.host.value);
+            notes.once(rule.resource, Code::LostRule, rule.host.span, message);
+            return;
+        }
+        if self.policy_of.policy.is_empty() {
+            self.policy_of = rule;
+        } else if !std::ptr::eq(self.policy_of, rule) && !rule.policy.is_empty() {
+            let message = format!("the traffic policy of {} counts for {}: it came first", self.policy_of.resource.label, rule.host.value);
+            notes.once(rule.resource, Code::LostRule, rule.host.span, message);
+        }
+        for subset in &rule.subsets {
+            if self.subset(&subset.name.value).is_none() {
+                self.subsets.push((rule, subset));
+            } else {
+                let message = format!("another rule for {} declares this subset already", rule.host.value);
+                notes.once(rule.resource, Code::LostRule, subset.name.span, message);
+            }
+        }
+    }
+
+    /// A subset and the rule it stands in.
+    pub(super) fn subset(&self, name: &str) -> Option<(&'d DestinationRule<'r>, &'d Subset)> {
+        self.subsets.iter().find(|(_, subset)| *subset.name.value == *name).copied()
+    }
+
+    /// The settings for a port of the service or of a subset of it.
+    pub(super) fn settings(&self, subset: Option<&Subset>, port: u16) -> Settings {
+        Policy::settings_for(subset.map(|subset| &subset.policy), &self.policy_of.policy, port)
+    }
+
+    /// The policy for the whole service.
+    pub(super) fn policy(&self) -> &'d Policy {
+        &self.policy_of.policy
+    }
+
+    /// The resource whose policy counts.
+    pub(super) fn resource(&self) -> &'r Resource {
+        self.policy_of.resource
+    }
+
+    /// Credentials for this host as a parent proxy, with the resource that names them.
+    pub(super) fn authorization(&self) -> Option<(&'r Resource, &'d Spanned<CredentialRef>)> {
+        let rules = [self.first, self.policy_of];
+        rules.into_iter().find_map(|rule| Some((rule.resource, rule.authorization.as_ref()?)))
+    }
+
+    /// Plain HTTP goes to this parent in absolute-form.
+    pub(super) fn is_absolute_form(&self) -> bool {
+        self.first.absolute_form || self.policy_of.absolute_form
+    }
+}

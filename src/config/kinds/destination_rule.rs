@@ -1,0 +1,530 @@
+//! DestinationRule as written: how a service is connected to (ISTIO 6 to 8).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label, read_duration};
+use super::service_entry::{PROXY_HTTP, PROXY_HTTP_FORMS};
+use super::{ExportTo, SharedText, check_annotations, choice_annotation};
+use crate::config::diagnostic::{Code, Context, Diagnostics};
+use crate::config::read::Fields;
+use crate::config::resource::Resource;
+use crate::config::source::{Span, Spanned};
+use crate::config::yaml::Node;
+use crate::flow::{Host, Name, Target};
+use crate::route::cluster::Balancing;
+use crate::route::hosts::resolve_short_name;
+
+/// A DestinationRule that passed its own rules, or of which the wrong parts were left out and reported.
+#[derive(Debug)]
+pub struct DestinationRule<'r> {
+    /// Where it stands.
+    pub resource: &'r Resource,
+    /// Whole, lower case; may be a wildcard.
+    pub host: SharedText,
+    /// For all ports and subsets.
+    pub policy: Policy,
+    /// In the order written.
+    pub subsets: Vec<Subset>,
+    /// Who sees it.
+    pub export_to: ExportTo,
+    /// `egret.dev/proxy-authorization`: credentials for this host as a parent proxy.
+    pub authorization: Option<Spanned<CredentialRef>>,
+    /// `egret.dev/proxy-http: absolute-form`.
+    pub absolute_form: bool,
+}
+
+/// A named part of a service with a policy of its own.
+#[derive(Clone, Debug)]
+pub struct Subset {
+    /// The name.
+    pub name: SharedText,
+    /// Endpoints with all of these labels belong to it.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+    /// Laid over the rule's.
+    pub policy: Policy,
+}
+
+/// `trafficPolicy`.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// For ports without an entry of their own.
+    pub settings: Settings,
+    /// By port: these replace the settings above as a whole.
+    pub ports: Vec<(u16, Settings)>,
+    /// CONNECT through the service to a fixed target.
+    pub tunnel: Option<Spanned<Target>>,
+}
+
+/// The parts of a policy that can be given per port.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `tls`.
+    pub tls: Option<Spanned<Tls>>,
+    /// `connectionPool`.
+    pub pool: Option<Pool>,
+    /// `loadBalancer.simple`.
+    pub balancer: Option<Balancer>,
+}
+
+/// `connectionPool`, as far as it is carried out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pool {
+    /// `tcp.connectTimeout`.
+    pub connect_timeout: Option<Duration>,
+    /// `tcp.idleTimeout`.
+    pub idle_timeout: Option<Duration>,
+    /// `http.maxRequestsPerConnection`; 0: no limit.
+    pub requests_per_connection_max: u32,
+}
+
+/// `loadBalancer.simple`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancer {
+    /// Among the endpoints.
+    Endpoints(Balancing),
+    /// PASSTHROUGH: what the client asked for is dialled.
+    Asked,
+}
+
+/// `tls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The mode.
+    pub mode: TlsMode,
+    /// `caCertificates`; `None`: the system's.
+    pub ca: Option<SharedText>,
+    /// `clientCertificate` and `privateKey`.
+    pub client: Option<(SharedText, SharedText)>,
+    /// `credentialName`.
+    pub credential: Option<SharedText>,
+    /// `sni`.
+    pub sni: Option<Name>,
+    /// `subjectAltNames`.
+    pub subject_alt_names: Vec<String>,
+    /// `insecureSkipVerify`.
+    pub insecure_skip_verify: bool,
+}
+
+/// `tls.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Istio's own names
+pub enum TlsMode {
+    Disable,
+    Simple,
+    Mutual,
+}
+
+/// Where credentials for a parent proxy are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialRef {
+    /// `secret://[namespace/]name`: keys `username` and `password`.
+    Secret {
+        /// The rule's own where none is written.
+        namespace: Arc<str>,
+        /// The name.
+        name: Arc<str>,
+    },
+    /// `file:///path`: `user:password`, or the whole field value.
+    File(Arc<str>),
+}
+
+impl<'r> DestinationRule<'r> {
+    /// Reads and judges one resource by the rules that concern it alone. `None`: nothing of use is left.
+    pub fn read(resource: &'r Resource, domain: &str, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let cx = &mut resource.context(diagnostics);
+        let Some(spec) = resource.spec() else {
+            cx.report(Code::MissingField, resource.root.span, "`spec` is missing");
+            return None;
+        };
+        let mut fields = Fields::of(spec, cx)?;
+        let host = read_host(&mut fields, resource, domain, cx);
+        let policy = fields.get("trafficPolicy").map(|node| read_policy(node, cx)).unwrap_or_default();
+        let subsets = read_subsets(fields.list("subsets", cx), cx);
+        let export_to = ExportTo::read(fields.list("exportTo", cx), &resource.metadata.namespace, false, cx);
+        fields.refused("workloadSelector", "the rule would apply to every client of the namespace", cx);
+        fields.finish(cx);
+        check_annotations(resource, KNOWN_ANNOTATIONS, cx);
+        let absolute_form = choice_annotation(resource, PROXY_HTTP, PROXY_HTTP_FORMS, cx).unwrap_or(false);
+        // Someone may have written the password itself: no line of it is shown.
+        let authorization = read_authorization(resource, &mut resource.context(diagnostics).confidential());
+        Some(Self { resource, host: host?, policy, subsets, export_to, authorization, absolute_form })
+    }
+}
+
+fn read_host(fields: &mut Fields<'_>, resource: &Resource, domain: &str, cx: &mut Context<'_>) -> Option<SharedText> {
+    let node = fields.required("host", cx)?;
+    let text = node.text(cx)?;
+    if let Err(error) = check_wildcard_domain(text.value) {
+        cx.report(Code::BadHost, node.span, format!("{:?}: {error}", text.value)).found(text.value);
+        return None;
+    }
+    Some(Spanned { value: whole_host(text.value, resource, domain), span: node.span })
+}
+
+/// Short names are completed with the namespace of the resource they stand in.
+pub(super) fn whole_host(text: &str, resource: &Resource, domain: &str) -> Arc<str> {
+    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    resolve_short_name(&host, &resource.metadata.namespace, domain).into()
+}
+
+fn read_subsets(items: &[Node], cx: &mut Context<'_>) -> Vec<Subset> {
+    let mut subsets: Vec<Subset> = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(mut fields) = Fields::of(item, cx) else { continue };
+        let name = fields.required("name", cx).and_then(|node| node.text(cx));
+        let labels = fields.map("labels", cx).iter().filter_map(|(key, node)| {
+            let value = node.scalar()?;
+            Some((key.text.clone(), value.into()))
+        });
+        let labels = labels.collect();
+        let policy = fields.get("trafficPolicy").map(|node| read_policy(node, cx)).unwrap_or_default();
+        fields.finish(cx);
+        let Some(name) = name else { continue };
+        if !is_dns_label(name.value) {
+            cx.report(Code::BadSubsetName, name.span, format!("{:?} is not a DNS label", name.value)).found(name.value);
+        } else if let Some(first) = subsets.iter().position(|subset| *subset.name.value == *name.value) {
+            let message = format!("{:?} is used twice (first at subsets[{first}])", name.value);
+            cx.report(Code::SubsetTwice, name.span, message).found(name.value);
+        } else {
+            subsets.push(Subset { name: name.map(Into::into), labels, policy });
+        }
+    }
+    subsets
+}
+
+fn read_policy(node: &Node, cx: &mut Context<'_>) -> Policy {
+    let Some(mut fields) = Fields::of(node, cx) else { return Policy::default() };
+    if is_empty(node) {
+        cx.report(Code::EmptyPolicy, node.span, "a traffic policy needs at least one field");
+    }
+    let settings = read_settings(&mut fields, cx);
+    let mut seen = HashSet::new();
+    let items = fields.list("portLevelSettings", cx);
+    let ports = items.iter().filter_map(|item| read_port_settings(item, &mut seen, cx)).collect();
+    let tunnel = fields.get("tunnel").and_then(|node| read_tunnel(node, cx));
+    if let Some(node) = fields.get("proxyProtocol") {
+        if tunnel.is_some() {
+            cx.report(Code::TunnelWithProxyProtocol, node.span, "`tunnel` and `proxyProtocol` exclude each other");
+        }
+        fields.refused("proxyProtocol", "the upstream would wait for a PROXY header that never comes", cx);
+    }
+    fields.ignored("retryBudget", "requests are not retried", cx);
+    fields.finish(cx);
+    Policy { settings, ports, tunnel }
+}
+
+fn read_port_settings(node: &Node, seen: &mut HashSet<u16>, cx: &mut Context<'_>) -> Option<(u16, Settings)> {
+    let mut fields = Fields::of(node, cx)?;
+    let number = fields.required("port", cx).and_then(|node| {
+        let mut port = Fields::of(node, cx)?;
+        let number = port.required("number", cx).and_then(|node| node.port(cx));
+        port.finish(cx);
+        number
+    });
+    let settings = read_settings(&mut fields, cx);
+    if ["loadBalancer", "connectionPool", "outlierDetection", "tls"].iter().all(|name| node.entry(name).is_none()) {
+        cx.report(Code::EmptyPolicy, node.span, "settings of a port need at least one field beside the port");
+    }
+    fields.finish(cx);
+    let number = number?;
+    if !seen.insert(number) {
+        cx.report(Code::PortTwice, node.span, format!("port {number} has settings already"));
+        return None;
+    }
+    Some((number, settings))
+}
+
+fn read_settings(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Settings {
+    let tls_node = fields.get("tls");
+    let tls = tls_node.and_then(|node| Some(Spanned { value: read_tls(node, cx)?, span: node.span }));
+    let pool = fields.get("connectionPool").and_then(|node| read_pool(node, cx));
+    let balancer = fields.get("loadBalancer").and_then(|node| read_balancer(node, cx));
+    if let Some(node) = fields.get("outlierDetection") {
+        check_outlier_detection(node, cx);
+    }
+    Settings { tls, pool, balancer }
+}
+
+fn read_pool(node: &Node, cx: &mut Context<'_>) -> Option<Pool> {
+    let mut fields = Fields::of(node, cx)?;
+    if is_empty(node) {
+        cx.report(Code::EmptyPolicy, node.span, "`connectionPool` needs `tcp` or `http`");
+    }
+    let mut pool = Pool::default();
+    if let Some(mut tcp) = fields.fields("tcp", cx) {
+        pool.connect_timeout = tcp.get("connectTimeout").and_then(|node| read_duration(node, cx));
+        pool.idle_timeout = tcp.get("idleTimeout").and_then(|node| read_duration(node, cx));
+        ignored_counts(&mut tcp, &["maxConnections"], cx);
+        if let Some(node) = tcp.get("maxConnectionDuration") {
+            read_duration(node, cx);
+            tcp.ignored("maxConnectionDuration", "limits.tunnelLifetime bounds tunnels", cx);
+        }
+        tcp.ignored("tcpKeepalive", "keepalive is set for every upstream", cx);
+        tcp.finish(cx);
+    }
+    if let Some(mut http) = fields.fields("http", cx) {
+        let requests = http.whole("maxRequestsPerConnection", 0..=COUNT_MAX, cx);
+        pool.requests_per_connection_max = requests.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let counts = ["http1MaxPendingRequests", "http2MaxRequests", "maxRetries", "maxConcurrentStreams"];
+        ignored_counts(&mut http, &counts, cx);
+        read_pool_http2(&mut http, cx);
+        if let Some(node) = http.get("idleTimeout") {
+            read_duration(node, cx);
+            http.ignored("idleTimeout", "idle connections are kept as long as limits.idlePool has room", cx);
+        }
+        http.finish(cx);
+    }
+    fields.finish(cx);
+    Some(pool)
+}
+
+fn read_pool_http2(http: &mut Fields<'_>, cx: &mut Context<'_>) {
+    let upgrade = http.one_of("h2UpgradePolicy", UPGRADES, cx).unwrap_or(false);
+    if let Some(node) = http.get("useClientProtocol") {
+        if upgrade && node.boolean(cx) == Some(true) {
+            let message = "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other";
+            cx.report(Code::BadValue, node.span, message);
+        }
+        http.ignored("useClientProtocol", "HTTP/1.1 is spoken to upstreams", cx);
+    }
+    if upgrade {
+        http.ignored("h2UpgradePolicy", "HTTP/1.1 is spoken to upstreams", cx);
+    }
+    if let Some(mut keepalive) = http.fields("http2KeepAlive", cx) {
+        for name in ["interval", "timeout"] {
+            keepalive.required(name, cx).and_then(|node| read_duration(node, cx));
+        }
+        keepalive.finish(cx);
+        http.ignored("http2KeepAlive", "HTTP/1.1 is spoken to upstreams", cx);
+    }
+}
+
+fn ignored_counts(fields: &mut Fields<'_>, names: &[&'static str], cx: &mut Context<'_>) {
+    for name in names {
+        if fields.whole(name, 0..=COUNT_MAX, cx).is_some() {
+            fields.ignored(name, "circuit breakers are not carried out yet; `limits` bounds the whole process", cx);
+        }
+    }
+}
+
+fn read_balancer(node: &Node, cx: &mut Context<'_>) -> Option<Balancer> {
+    let mut fields = Fields::of(node, cx)?;
+    let simple = fields.one_of("simple", BALANCERS, cx);
+    for (name, why) in [
+        ("consistentHash", "LEAST_REQUEST is used"),
+        ("localityLbSetting", "endpoints are taken wherever they are"),
+        ("zoneAwareLbSetting", "endpoints are taken wherever they are"),
+        ("warmup", "new endpoints get their full share at once"),
+        ("warmupDurationSecs", "new endpoints get their full share at once"),
+    ] {
+        fields.ignored(name, why, cx);
+    }
+    fields.finish(cx);
+    simple
+}
+
+fn check_outlier_detection(node: &Node, cx: &mut Context<'_>) {
+    let Some(mut fields) = Fields::of(node, cx) else { return };
+    for name in ["interval", "baseEjectionTime"] {
+        fields.get(name).and_then(|node| read_duration(node, cx));
+    }
+    for name in ["maxEjectionPercent", "minHealthPercent"] {
+        fields.whole(name, 0..=100, cx);
+    }
+    for name in
+        ["consecutiveErrors", "consecutive5xxErrors", "consecutiveGatewayErrors", "consecutiveLocalOriginFailures"]
+    {
+        fields.whole(name, 0..=COUNT_MAX, cx);
+    }
+    fields.boolean("splitExternalLocalOriginErrors", cx);
+    fields.finish(cx);
+    cx.report(Code::Ignored, node.span, "outlierDetection is not carried out yet: failing endpoints stay in use");
+}
+
+fn read_tls(node: &Node, cx: &mut Context<'_>) -> Option<Tls> {
+    let mut fields = Fields::of(node, cx)?;
+    let mode = match fields.get("mode") {
+        Some(mode) if mode.scalar() == Some("ISTIO_MUTUAL") => {
+            let report = cx.report(Code::NotSupported, mode.span, "ISTIO_MUTUAL is not supported: there is no mesh certificate");
+            report.found("ISTIO_MUTUAL").help("MUTUAL with files, or SIMPLE");
+            None
+        }
+        Some(mode) => mode.one_of(TLS_MODES, cx),
+        None => Some(TlsMode::Disable),
+    };
+    let text = |fields: &mut Fields<'_>, name, cx: &mut Context<'_>| {
+        fields.text(name, cx).filter(|text| !text.value.is_empty()).map(|text| text.map(Arc::<str>::from))
+    };
+    let certificate = text(&mut fields, "clientCertificate", cx);
+    let key = text(&mut fields, "privateKey", cx);
+    let ca = text(&mut fields, "caCertificates", cx);
+    let crl = text(&mut fields, "caCrl", cx);
+    let credential = text(&mut fields, "credentialName", cx);
+    let sni = fields.get("sni").filter(|node| node.scalar() != Some("")).and_then(|node| read_sni(node, cx));
+    let sans = fields.list("subjectAltNames", cx).iter().filter_map(|item| item.text(cx));
+    let subject_alt_names: Vec<String> = sans.map(|text| text.value.to_owned()).collect();
+    let skip = fields.get("insecureSkipVerify").and_then(|node| Some((node.boolean(cx)?, node.span)));
+    fields.finish(cx);
+    let mode = mode?;
+    let files = TlsFiles { certificate, key, ca, crl, credential };
+    files.check(mode, node.span, cx);
+    if let Some((true, span)) = skip {
+        let has_names = !subject_alt_names.is_empty();
+        if files.ca.is_some() || has_names || (mode == TlsMode::Simple && files.credential.is_some()) {
+            let message = "`insecureSkipVerify` verifies nothing, so there must be nothing to verify against";
+            cx.report(Code::SkipVerifyContradicts, span, message);
+        }
+    }
+    if files.crl.is_some() {
+        cx.report(Code::NotSupported, node.span, "`caCrl` is not supported: revoked certificates would be accepted");
+    }
+    let TlsFiles { certificate, key, ca, credential, .. } = files;
+    Some(Tls {
+        mode,
+        ca: ca.filter(|ca| &*ca.value != "system"),
+        client: certificate.zip(key).filter(|_| mode == TlsMode::Mutual),
+        credential,
+        sni,
+        subject_alt_names,
+        insecure_skip_verify: matches!(skip, Some((true, _))),
+    })
+}
+
+/// References to key material in one `tls`.
+struct TlsFiles {
+    certificate: Option<SharedText>,
+    key: Option<SharedText>,
+    ca: Option<SharedText>,
+    crl: Option<SharedText>,
+    credential: Option<SharedText>,
+}
+
+impl TlsFiles {
+    fn check(&self, mode: TlsMode, span: Span, cx: &mut Context<'_>) {
+        let files = [&self.certificate, &self.key, &self.ca, &self.crl];
+        if let Some(file) = files.into_iter().flatten().next().filter(|_| self.credential.is_some()) {
+            cx.report(Code::CredentialAndFiles, file.span, "`credentialName` and files exclude each other");
+            return;
+        }
+        match mode {
+            TlsMode::Mutual if self.credential.is_none() && (self.certificate.is_none() || self.key.is_none()) => {
+                let missing = if self.certificate.is_none() { "clientCertificate" } else { "privateKey" };
+                cx.report(Code::MutualNeedsCertificate, span, format!("mode MUTUAL needs `{missing}`"));
+            }
+            TlsMode::Simple => {
+                if let Some(file) = self.certificate.as_ref().or(self.key.as_ref()) {
+                    let report = cx.report(Code::TlsFieldWithoutUse, file.span, "mode SIMPLE presents no client certificate");
+                    report.help("mode MUTUAL does");
+                }
+            }
+            TlsMode::Mutual | TlsMode::Disable => {}
+        }
+    }
+}
+
+fn read_sni(node: &Node, cx: &mut Context<'_>) -> Option<Name> {
+    node.parsed(|text| Name::parse(text.as_bytes()), cx).map(|name| name.value)
+}
+
+fn read_tunnel(node: &Node, cx: &mut Context<'_>) -> Option<Spanned<Target>> {
+    let mut fields = Fields::of(node, cx)?;
+    if let Some(protocol) = fields.text("protocol", cx) {
+        match protocol.value {
+            "" | "CONNECT" => {}
+            "POST" => {
+                cx.report(Code::NotSupported, protocol.span, "tunnels by POST are not supported").help("CONNECT is");
+            }
+            other => {
+                let report = cx.report(Code::UnknownValue, protocol.span, format!("{other:?} is none of the values known here"));
+                report.found(other).help("one of CONNECT, POST");
+            }
+        }
+    }
+    let host = fields.required("targetHost", cx).and_then(|node| {
+        let text = node.text(cx)?;
+        let is_host = text.value.parse::<std::net::IpAddr>().is_ok() || check_fqdn(text.value).is_ok();
+        let host = Host::parse(text.value.as_bytes()).ok().filter(|_| is_host);
+        if host.is_none() {
+            let message = format!("{:?} is neither a DNS name nor an IP address", text.value);
+            cx.report(Code::BadHost, node.span, message).found(text.value);
+        }
+        host
+    });
+    let port = fields.required("targetPort", cx).and_then(|node| node.port(cx));
+    fields.finish(cx);
+    Some(Spanned { value: Target { host: host?, port: port? }, span: node.span })
+}
+
+fn read_authorization(resource: &Resource, cx: &mut Context<'_>) -> Option<Spanned<CredentialRef>> {
+    let text = resource.metadata.annotations.get(PROXY_AUTHORIZATION)?;
+    let own = &resource.metadata.namespace;
+    let parsed = match text.value.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Some(CredentialRef::File(path.into())),
+        Some(("secret", path)) => match path.split_once('/') {
+            None => Some((&**own, path)),
+            Some((namespace, name)) => Some((namespace, name)),
+        }
+        .filter(|(namespace, name)| is_dns_label(namespace) && !name.is_empty() && !name.contains('/'))
+        .map(|(namespace, name)| CredentialRef::Secret { namespace: namespace.into(), name: name.into() }),
+        _ => None,
+    };
+    let Some(value) = parsed else {
+        let report = cx.report(Code::BadCredentialReference, text.span, "this is no reference to credentials");
+        report.help("write secret://name, secret://namespace/name or file:///path");
+        return None;
+    };
+    if let CredentialRef::Secret { namespace, .. } = &value
+        && namespace != own
+    {
+        let message = format!("a rule of namespace {own} may use Secrets of its own namespace only");
+        cx.report(Code::BadCredentialReference, text.span, message);
+        return None;
+    }
+    Some(Spanned { value, span: text.span })
+}
+
+fn is_empty(node: &Node) -> bool {
+    matches!(&node.value, crate::config::yaml::Value::Map(entries) if entries.iter().all(|(_, node)| node.is_null()))
+}
+
+impl Policy {
+    /// The settings of a port under this policy laid over `below` (ISTIO 6.3): a subset's fields win one by one, and an entry for the
+    /// port, the subset's first, replaces all of them.
+    pub fn settings_for<'p>(subset: Option<&'p Self>, below: &'p Self, port: u16) -> Settings {
+        let of_port = |policy: &'p Self| policy.ports.iter().find(|(number, _)| *number == port).map(|(_, s)| s);
+        if let Some(settings) = subset.and_then(of_port).or_else(|| of_port(below)) {
+            return settings.clone();
+        }
+        let over = subset.map(|policy| policy.settings.clone()).unwrap_or_default();
+        let below = &below.settings;
+        Settings {
+            tls: over.tls.or_else(|| below.tls.clone()),
+            pool: over.pool.or(below.pool),
+            balancer: over.balancer.or(below.balancer),
+        }
+    }
+
+    /// True if nothing is set.
+    pub fn is_empty(&self) -> bool {
+        let Settings { tls, pool, balancer } = &self.settings;
+        tls.is_none() && pool.is_none() && balancer.is_none() && self.ports.is_empty() && self.tunnel.is_none()
+    }
+}
+
+const PROXY_AUTHORIZATION: &str = "egret.dev/proxy-authorization";
+const KNOWN_ANNOTATIONS: &[&str] = &[PROXY_AUTHORIZATION, PROXY_HTTP];
+const COUNT_MAX: u64 = i32::MAX as u64; // int32 in Istio's API
+
+const TLS_MODES: &[(&str, TlsMode)] =
+    &[("DISABLE", TlsMode::Disable), ("SIMPLE", TlsMode::Simple), ("MUTUAL", TlsMode::Mutual)];
+const UPGRADES: &[(&str, bool)] = &[("DEFAULT", false), ("DO_NOT_UPGRADE", false), ("UPGRADE", true)];
+const BALANCERS: &[(&str, Balancer)] = &[
+    ("UNSPECIFIED", Balancer::Endpoints(Balancing::LeastRequest)),
+    ("LEAST_REQUEST", Balancer::Endpoints(Balancing::LeastRequest)),
+    ("LEAST_CONN", Balancer::Endpoints(Balancing::LeastRequest)),
+    ("ROUND_ROBIN", Balancer::Endpoints(Balancing::RoundRobin)),
+    ("RANDOM", Balancer::Endpoints(Balancing::Random)),
+    ("PASSTHROUGH", Balancer::Asked),
+];

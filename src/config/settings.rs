@@ -1,0 +1,331 @@
+//! The settings file (`egret.yaml`): every key optional, unknown keys are errors, and what stands on the command line on top.
+//!
+//! Relative paths are relative to the folder of the settings file. Keys of parts that Egret does not have yet are read and
+//! checked like the others; they are refused where leaving them out would let more through.
+
+mod access_log;
+mod dns;
+mod limits;
+mod listeners;
+mod mesh;
+mod open_proxy;
+mod reader;
+mod values;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::diagnostic::{Code, Context, Diagnostic, Diagnostics};
+use super::source::{Source, Span, Spanned};
+use super::yaml::{Node, Value};
+use crate::flow::{Limits, Origin, Workload};
+use crate::route::AddressPolicy;
+
+pub use access_log::{AccessLog, Encoding};
+pub use dns::{Dns, Family};
+pub use listeners::{Basic, Clients, Listener, Protocol};
+pub use mesh::{EgressProxy, Mesh, OutboundMode};
+
+/// All settings, with defaults where the file says nothing.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `threads`; 0: as many as there are cores this process may use.
+    pub threads: usize,
+    /// `workload`.
+    pub workload: Arc<Workload>,
+    /// `mesh`.
+    pub mesh: Mesh,
+    /// `listeners`.
+    pub listeners: Vec<Listener>,
+    /// `allow`, as written; compiled with the resources.
+    pub allow: Vec<Spanned<Box<str>>>,
+    /// `addresses`, with `--allow-address`.
+    pub addresses: Addresses,
+    /// `consistency`.
+    pub consistency: Consistency,
+    /// `onRevoke`.
+    pub on_revoke: OnRevoke,
+    /// `dial`.
+    pub dial: Dial,
+    /// `dns`.
+    pub dns: Dns,
+    /// `limits`.
+    pub limits: Limits,
+    /// `via`.
+    pub via: Via,
+    /// `admin.address`.
+    pub admin: Admin,
+    /// `drain`: how long running flows have after SIGTERM.
+    pub drain: Duration,
+    /// `files`.
+    pub files: Files,
+    /// `secrets`: Secrets that are mounted as folders.
+    pub secrets: Vec<MountedSecret>,
+    /// `resources`.
+    pub resources: Vec<ResourceInput>,
+    document: Document,
+}
+
+/// Where the settings stand, for what is found wrong with them later.
+#[derive(Clone, Debug)]
+struct Document {
+    source: Arc<Source>,
+    root: Node,
+}
+
+/// `addresses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Opened for every flow.
+    pub allow: Vec<IpNet>,
+    /// Closed for every flow, unless `allow` names them.
+    pub deny: Vec<IpNet>,
+}
+
+/// `consistency`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consistency {
+    /// `mode`.
+    pub mode: ConsistencyMode,
+    /// `ech: deny`.
+    pub deny_ech: bool,
+}
+
+/// `consistency.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsistencyMode {
+    /// Enforce under REGISTRY_ONLY, warn under ALLOW_ANY.
+    #[default]
+    Auto,
+    /// What does not fit is refused.
+    Enforce,
+    /// What does not fit is logged.
+    Warn,
+    /// Not judged.
+    Off,
+}
+
+/// `onRevoke`: what becomes of a live tunnel that the new rules would refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRevoke {
+    /// It is closed.
+    #[default]
+    Close,
+    /// It stays and is counted and logged.
+    Report,
+    /// It stays.
+    Keep,
+}
+
+/// `dial`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// Own addresses to dial from; empty: the kernel chooses.
+    pub source: Vec<IpAddr>,
+    /// `happyEyeballsDelay`.
+    pub happy_eyeballs_delay: Duration,
+    /// `tcpUserTimeout`.
+    pub tcp_user_timeout: Duration,
+}
+
+/// `via`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// `name`; `None`: drawn per process (`auto`).
+    pub name: Option<Box<str>>,
+    /// False: the field is not sent.
+    pub send: bool,
+}
+
+/// `admin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// No admin port.
+    Off,
+    /// Its address.
+    Address(SocketAddr),
+}
+
+/// `files`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// Prefix of absolute paths in resources.
+    pub root: PathBuf,
+    /// Folders that unix endpoints may lie in.
+    pub sockets: Vec<PathBuf>,
+}
+
+/// An item of `secrets`: a Secret whose entries are files of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountedSecret {
+    /// Its name.
+    pub name: Spanned<Box<str>>,
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+/// An item of `resources`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceInput {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Namespace of resources that do not name one.
+    pub namespace: Option<Box<str>>,
+}
+
+/// What the command line says on top of the settings file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--listen`: the address of the first forward listener, or of one more.
+    pub listen: Option<SocketAddr>,
+    /// `--admin`.
+    pub admin: Option<Admin>,
+    /// `--allow-address`.
+    pub allow_addresses: Vec<IpNet>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let nothing = Node { span: Span::default(), value: Value::Null };
+        Self {
+            threads: 0,
+            workload: Arc::default(),
+            mesh: Mesh::default(),
+            listeners: vec![Listener::default()],
+            allow: Vec::new(),
+            addresses: Addresses::default(),
+            consistency: Consistency::default(),
+            on_revoke: OnRevoke::default(),
+            dial: Dial::default(),
+            dns: Dns::default(),
+            limits: Limits::default(),
+            via: Via { name: None, send: true },
+            admin: Admin::default(),
+            drain: Duration::from_secs(30),
+            files: Files { root: "/".into(), sockets: Vec::new() },
+            secrets: Vec::new(),
+            resources: Vec::new(),
+            document: Document { source: Arc::new(Source::new("built-in", "")), root: nothing },
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the text of a settings file; relative paths are taken from `folder`. What is wrong is reported and has its default.
+    /// Nothing is judged here that the command line may still change: see [`Self::finish`].
+    pub fn read(source: Arc<Source>, folder: &Path, diagnostics: &mut Diagnostics) -> Self {
+        reader::read(source, folder, diagnostics)
+    }
+
+    /// Puts the command line on top, and judges what the whole comes to: open proxies, addresses used twice.
+    pub fn finish(mut self, overrides: &Overrides, diagnostics: &mut Diagnostics) -> Self {
+        if let Some(address) = overrides.listen {
+            self.listen_on(address);
+        }
+        self.admin = overrides.admin.unwrap_or(self.admin);
+        self.addresses.allow.extend(&overrides.allow_addresses);
+        listeners::judge_addresses(&self, diagnostics);
+        open_proxy::judge(&self, diagnostics);
+        self
+    }
+
+    fn listen_on(&mut self, address: SocketAddr) {
+        let place = Spanned { value: address, span: Span::default() };
+        match self.listeners.iter_mut().find(|listener| listener.protocol == Protocol::Forward) {
+            Some(listener) => listener.address = place,
+            None => {
+                let taken = |name: &str| self.listeners.iter().any(|listener| &*listener.name.value == name);
+                let name = if taken("proxy") { "listen" } else { "proxy" };
+                let name = Spanned { value: name.into(), span: Span::default() };
+                self.listeners.push(Listener { name, address: place, ..Listener::default() });
+            }
+        }
+    }
+
+    /// Where code that judges settings reports to.
+    pub fn context<'a>(&'a self, diagnostics: &'a mut Diagnostics) -> Context<'a> {
+        Context::new(&self.document.source, &self.document.root, "", diagnostics)
+    }
+
+    /// Reports about a place in the settings.
+    pub fn report<'d>(
+        &self,
+        code: Code,
+        span: Span,
+        message: impl Into<Box<str>>,
+        diagnostics: &'d mut Diagnostics,
+    ) -> &'d mut Diagnostic {
+        let Document { source, root } = &self.document;
+        let diagnostic = diagnostics.push(Diagnostic::in_source(code, source, span, message));
+        diagnostic.path = root.path_to(span).into();
+        diagnostic
+    }
+
+    /// Where a setting stands, as `explain` and the log name it.
+    pub fn origin(&self, span: Span) -> Origin {
+        let (file, resource) = (self.document.source.name().clone(), self.document.root.path_to(span).into());
+        Origin { file, line: span.line, column: span.column, resource }
+    }
+
+    /// The workload that a listener acts for.
+    pub fn workload_of(&self, listener: &Listener) -> Arc<Workload> {
+        listener.workload.clone().unwrap_or_else(|| self.workload.clone())
+    }
+
+    /// Files and folders named in the settings, beside resources, whose change calls for a reload.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let passwords =
+            self.listeners.iter().filter_map(|listener| Some(listener.clients.basic.as_ref()?.htpasswd.value.clone()));
+        passwords.chain(self.secrets.iter().map(|secret| secret.dir.clone())).collect()
+    }
+}
+
+impl Addresses {
+    /// As the rules use them.
+    pub fn policy(&self) -> AddressPolicy {
+        AddressPolicy { allow: self.allow.iter().copied().collect(), deny: self.deny.iter().copied().collect() }
+    }
+}
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self {
+            source: Vec::new(),
+            happy_eyeballs_delay: Duration::from_millis(250), // RFC 8305 §8
+            tcp_user_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self::Address(SocketAddr::from(([127, 0, 0, 1], 15000)))
+    }
+}
+
+impl std::str::FromStr for Admin {
+    type Err = String;
+
+    /// `off`, or an address with port.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => values::socket_address(text).map(Self::Address),
+        }
+    }
+}
+
+/// Says where a diagnostic about a thing of the command line comes from.
+fn of_command_line(mut diagnostic: Diagnostic, flag: &'static str) -> Diagnostic {
+    diagnostic.file = flag.into();
+    diagnostic
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! `mesh.accessLogFile`, `accessLogEncoding`, `accessLogFormat`.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::diagnostic::Context;
+use crate::config::read::Fields;
+use crate::config::source::{Span, Spanned};
+
+/// Where access lines go, and how they look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `None`: no access log (`accessLogFile: ""`, as in Istio).
+    pub file: Option<PathBuf>,
+    /// Text, JSON, or Squid's.
+    pub encoding: Encoding,
+    /// A format string of Envoy's operators; empty: the encoding's own default. For JSON the text of a JSON object.
+    pub format: Spanned<Box<str>>,
+}
+
+/// `accessLogEncoding`: Istio's two, and `SQUID`, which is ours: Squid's native format, for what reads its logs already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// A line of text.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+    /// Squid's native format.
+    Squid,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        let format = Spanned { value: "".into(), span: Span::default() };
+        Self { file: Some("/dev/stdout".into()), encoding: Encoding::Text, format }
+    }
+}
+
+const ENCODINGS: [(&str, Encoding); 3] =
+    [("TEXT", Encoding::Text), ("JSON", Encoding::Json), ("SQUID", Encoding::Squid)];
+
+pub(super) fn read(fields: &mut Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> AccessLog {
+    let mut log = AccessLog::default();
+    if let Some(path) = fields.text("accessLogFile", cx) {
+        log.file = (!path.is_empty()).then(|| folder.join(path.value));
+    }
+    log.encoding = fields.one_of("accessLogEncoding", &ENCODINGS, cx).unwrap_or_default();
+    if let Some(format) = fields.text("accessLogFormat", cx) {
+        log.format = format.map(Into::into);
+    }
+    log
+}

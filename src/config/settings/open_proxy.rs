@@ -1,0 +1,33 @@
+//! The open proxy rule: what strangers can reach, lets everything through and asks for nothing is refused.
+
+use super::listeners::{self, Listener, Protocol};
+use super::{OutboundMode, Settings};
+use crate::config::diagnostic::{Code, Diagnostics};
+
+/// Reports every open proxy. Settings are judged as they will be used, the command line included.
+pub(super) fn judge(settings: &Settings, diagnostics: &mut Diagnostics) {
+    for listener in settings.listeners.iter().filter(|listener| is_open(listener, settings.mesh.mode)) {
+        let message = format!(
+            "listener {} is an open proxy: {} can be reached from other machines, unknown targets pass (ALLOW_ANY), and nobody is asked who they are",
+            listener.name.value, *listener.address
+        );
+        listeners::report(Code::OpenProxy, settings, listener, message, diagnostics).help(
+            "name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`), use REGISTRY_ONLY, or say `clients: { open: true }`",
+        );
+    }
+}
+
+/// An `sni` listener has no pass-through whatever the mode, so it opens nothing that no resource names.
+fn is_open(listener: &Listener, mode: OutboundMode) -> bool {
+    listener.protocol == Protocol::Forward
+        && mode.lets_unknown_pass()
+        && !listener.is_loopback()
+        && listener.clients.basic.is_none()
+        && !listener.clients.open
+        && admits_everybody(listener)
+}
+
+/// A network of everything names nobody.
+fn admits_everybody(listener: &Listener) -> bool {
+    listener.admitted().is_none_or(|networks| networks.iter().any(|network| network.prefix_len() == 0))
+}

@@ -1,0 +1,112 @@
+//! Small snapshots for tests.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster::{Balancing, Endpoint, EndpointAddress};
+use super::snapshot::{Mode, Outbound, Snapshot, View};
+use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, Via};
+use crate::flow::{Ask, Flow, ListenerKind, ListenerName, Origin, Request, Scheme, Source, Target, Workload};
+
+pub(crate) fn origin(resource: &str, line: u32) -> Origin {
+    Origin { file: "rules.yaml".into(), line, column: 5, resource: resource.into() }
+}
+
+pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
+    Arc::new(Cluster {
+        name: name.into(),
+        origin: Origin::default(),
+        discovery: Discovery::Asked { port: None },
+        via: Via::Direct,
+        tls: None,
+        connect_timeout: Duration::from_secs(10),
+        addresses: AddressRules::default(),
+        source: Vec::new(),
+        balancing: Balancing::default(),
+        idle_timeout: None,
+        requests_per_connection_max: 0,
+    })
+}
+
+pub(crate) fn service(host: &str, port: u16, protocol: Protocol) -> Service {
+    let at = EndpointAddress::Host(crate::flow::Host::parse(b"192.0.2.1").expect("a literal"), port);
+    let cluster = Cluster {
+        discovery: Discovery::Static(vec![Endpoint { at, weight: 1 }]),
+        ..Cluster::clone(&cluster(&format!("outbound|{port}||{host}")))
+    };
+    Service {
+        host: host.into(),
+        port,
+        protocol,
+        origin: origin(&format!("ServiceEntry default/{}", host.replace('*', "all")), u32::from(port)),
+        hosts: Arc::new([host.into()]),
+        cluster: Arc::new(cluster),
+        routes: None,
+    }
+}
+
+pub(crate) fn snapshot(mode: Mode, services: Vec<Service>) -> Snapshot {
+    let mut view = View::new(cluster("PassthroughCluster"));
+    for service in services {
+        view.add(&Arc::new(service));
+    }
+    with_view(mode, view)
+}
+
+pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
+    Snapshot {
+        generation: 1,
+        views: HashMap::from([("default".into(), view)]),
+        outbound: Outbound { mode, origin: origin("", 3) },
+        https: Err("no roots in this test".into()),
+    }
+}
+
+pub(crate) fn source(kind: ListenerKind, namespace: &str) -> Source {
+    let workload = Workload { namespace: namespace.into(), service_account: "default".into(), labels: BTreeMap::new() };
+    Source {
+        peer: ([127, 0, 0, 1], 40000).into(),
+        local: ([127, 0, 0, 1], 3128).into(),
+        listener: Arc::new(ListenerName { name: "proxy".to_owned(), kind }),
+        workload: Arc::new(workload),
+        identity: None,
+    }
+}
+
+/// Asks as a client of a `forward` listener in namespace `default`: `host:port` is a CONNECT, a URL a plain request.
+pub(crate) fn ask(snapshot: &Snapshot, what: &str) -> Choice {
+    with_flow(what, |flow| snapshot.route(flow))
+}
+
+/// The flow for `host:port` (CONNECT), a URL (plain request) or `sni:host:port`.
+pub(crate) fn with_flow<T>(what: &str, then: impl FnOnce(&Flow<'_>) -> T) -> T {
+    let (ask, kind, rest, default_port) = if let Some(rest) = what.strip_prefix("sni:") {
+        (Ask::Sni, ListenerKind::Sni, rest, 443)
+    } else if let Some((scheme, rest)) = what.split_once("://") {
+        let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+        let request = Request { method: "GET", scheme, path: "/", inside_tunnel: false };
+        (Ask::Http(request), ListenerKind::Forward, rest, scheme.default_port())
+    } else {
+        (Ask::Connect, ListenerKind::Forward, what, 443)
+    };
+    let source = source(kind, "default");
+    let target = Target::parse_or_port(rest.trim_end_matches('/').as_bytes(), default_port).expect("a target");
+    then(&Flow { source: &source, ask, target })
+}
+
+/// The verdict in one line, for tables: `cluster`, or `refused not_found at registry: sentence`.
+pub(crate) fn verdict(choice: &Choice) -> String {
+    match &choice.verdict {
+        Ok(route) => {
+            let tls = route.cluster.tls.as_ref().map_or("", |_| " over TLS");
+            let tunnel = match &route.tunnel {
+                super::TunnelKind::Opaque => String::new(),
+                super::TunnelKind::Terminated(why) => format!(" terminated by {why}"),
+                super::TunnelKind::Detect(why) => format!(" detected for {why}"),
+            };
+            format!("{}{tls}{tunnel}", route.cluster.name)
+        }
+        Err(refusal) => format!("{} at {}: {}", refusal.error.row().reason, refusal.stage.as_str(), refusal.detail),
+    }
+}
