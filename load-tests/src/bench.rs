@@ -179,7 +179,7 @@ impl Bench {
         running: &Running,
     ) -> std::io::Result<syscalls::Counts> {
         let door = running.contestant.door(scenario).expect("only doors that are there are loaded");
-        let size = Size { count: (size.count / 10).max(50), ..size };
+        let size = Size { count: (size.count / 10).max(size.concurrency as u64 * 20), ..size };
         let mut tracer = None;
         let process = running.process(door);
         let folder = &self.surroundings.folder;
@@ -271,4 +271,4 @@ const SETTLE: Duration = Duration::from_millis(30);
 /// Long enough for allocators that give back with a delay, and for what is done once a second.
 const MEMORY_SETTLE: Duration = Duration::from_secs(2);
 const AFTER_BURST: Duration = Duration::from_secs(30);
-const BACK_WITHIN: u64 = 8 * 1024 * 1024;
+const BACK_WITHIN: u64 = 8_000_000;
