@@ -42,7 +42,7 @@ impl Report<'_> {
         line(
             &mut text,
             format!(
-                "Made by `{}` in {} minutes; README.md has the method.",
+                "Made by `{}` in {} min; README.md has the method.",
                 self.command(),
                 self.took.as_secs().div_ceil(60)
             ),
@@ -236,6 +236,10 @@ impl Report<'_> {
         if self.plan.scenarios.len() < Scenario::value_variants().len() {
             let names: Vec<&str> = self.plan.scenarios.iter().map(|scenario| scenario.name()).collect();
             let _ = write!(command, " --only {}", names.join(","));
+        }
+        if self.plan.contestants.len() + self.missing.len() < Contestant::value_variants().len() {
+            let names: Vec<&str> = self.plan.contestants.iter().map(|contestant| contestant.name()).collect();
+            let _ = write!(command, " --contestants {}", names.join(","));
         }
         if self.plan.quick {
             command.push_str(" --quick");
