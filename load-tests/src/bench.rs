@@ -8,8 +8,9 @@ use tokio::time::timeout;
 
 use crate::contestant::{Contestant, Running, Surroundings, start_parent};
 use crate::load::{self, Entrance, Seen};
+use crate::machine;
 use crate::origin::Origin;
-use crate::process::{Core, Process};
+use crate::process::{Core, Process, cpu_of_this};
 use crate::results::{Memory, Round, Row};
 use crate::scenario::{Door, Scenario, Size};
 use crate::syscalls;
@@ -123,7 +124,7 @@ impl Bench {
 
         let mut window = None;
         let seen = self.load(scenario, size, round, running, || window = Some(Window::open(process))).await?;
-        let (wall, cpu) = window.expect("every load begins").close(process).await;
+        let measured = window.expect("every load begins").close(process, &seen).await;
         if seen.errors > 0 {
             let first = seen.first_error.as_deref().unwrap_or_default();
             row.errors += seen.errors;
@@ -132,7 +133,7 @@ impl Bench {
                 return Err(std::io::Error::other(format!("{} errors in a round, the first: {first}", seen.errors)));
             }
         }
-        row.rounds.push(Round { operations: seen.operations, bytes: seen.bytes, cpu, wall });
+        row.rounds.push(measured);
         row.latency.add(&seen.latency).expect("all have the same bounds");
         Ok(())
     }
@@ -178,7 +179,7 @@ impl Bench {
         running: &Running,
     ) -> std::io::Result<syscalls::Counts> {
         let door = running.contestant.door(scenario).expect("only doors that are there are loaded");
-        let size = Size { count: (size.count / 10).max(50), ..size };
+        let size = Size { count: (size.count / 10).max(size.concurrency as u64 * 20), ..size };
         let mut tracer = None;
         let process = running.process(door);
         let folder = &self.surroundings.folder;
@@ -231,18 +232,24 @@ fn explain(error: &std::io::Error, running: Option<&Running>) -> String {
 /// The measured part of a round.
 struct Window {
     started: Instant,
-    cpu: Duration,
+    proxy: Duration,
+    this: Duration,
+    machine: Duration,
 }
 
 impl Window {
     fn open(process: &Process) -> Self {
-        Self { cpu: process.cpu(), started: Instant::now() }
+        Self { machine: machine::busy(), this: cpu_of_this(), proxy: process.cpu(), started: Instant::now() }
     }
 
-    async fn close(self, process: &Process) -> (Duration, Duration) {
+    async fn close(self, process: &Process, seen: &Seen) -> Round {
         let wall = self.started.elapsed();
         settle().await;
-        (wall, process.cpu().saturating_sub(self.cpu))
+        let cpu = process.cpu().saturating_sub(self.proxy);
+        let ours = cpu + cpu_of_this().saturating_sub(self.this);
+        let others = machine::busy().saturating_sub(self.machine).saturating_sub(ours);
+        let elsewhere = others.as_secs_f64() / self.started.elapsed().as_secs_f64() / machine::cores() as f64;
+        Round { operations: seen.operations, bytes: seen.bytes, cpu, wall, elsewhere }
     }
 }
 
@@ -264,4 +271,4 @@ const SETTLE: Duration = Duration::from_millis(30);
 /// Long enough for allocators that give back with a delay, and for what is done once a second.
 const MEMORY_SETTLE: Duration = Duration::from_secs(2);
 const AFTER_BURST: Duration = Duration::from_secs(30);
-const BACK_WITHIN: u64 = 8 * 1024 * 1024;
+const BACK_WITHIN: u64 = 8_000_000;

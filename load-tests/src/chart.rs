@@ -82,7 +82,13 @@ mod tests {
 
     #[test]
     fn every_contestant_has_a_bar_or_says_that_it_failed() {
-        let round = Round { operations: 1000, bytes: 0, cpu: Duration::from_millis(90), wall: Duration::from_secs(1) };
+        let round = Round {
+            operations: 1000,
+            bytes: 0,
+            cpu: Duration::from_millis(90),
+            wall: Duration::from_secs(1),
+            elsewhere: 0.0,
+        };
         let mut rows = vec![
             Row::new(Scenario::Connect, Contestant::Floor, false),
             Row::new(Scenario::Connect, Contestant::Egret, false),

@@ -124,9 +124,9 @@ impl Contestant {
                 continue;
             }
             let folder = surroundings.folder.join(format!("{}-{number}-{}", self.name(), running.ports["connect"]));
-            fs::create_dir_all(&folder)?;
-            // Some give up their user before they open their log.
-            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
+            make_folder(&folder)?;
+            // The log has its own folder: who watches the files of his configuration is not to be woken by his own lines.
+            make_folder(&folder.join("log"))?;
             let fill = |template: &str| fill(template, &running.ports, &folder, surroundings);
             for (name, template) in instance.files {
                 fs::write(folder.join(name), fill(template))?;
@@ -247,7 +247,7 @@ impl Running {
     pub(crate) fn logged(&self, door: Door) -> u64 {
         let folder = self.instances.iter().find(|(_, doors, _)| doors.contains(&door)).map(|(_, _, folder)| folder);
         let size = |name| Some(fs::metadata(folder?.join(name)).ok()?.len());
-        size("access.log").or_else(|| size("output.log")).unwrap_or(0) // HAProxy logs to its standard output
+        size(LOG).or_else(|| size("output.log")).unwrap_or(0) // HAProxy logs to its standard output
     }
 
     /// The last line each process wrote to its output, for a failure's report.
@@ -262,13 +262,18 @@ impl Running {
 /// Starts squid as the parent of the chain, on the core of the load: it is part of the surroundings.
 pub(crate) fn start_parent(surroundings: &Surroundings, core: Core) -> std::io::Result<Process> {
     let folder = surroundings.folder.join("parent");
-    fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
+    make_folder(&folder)?;
     let file = folder.join("squid.conf");
     fs::write(&file, fill(include_str!("../peers/squid-parent.conf"), &BTreeMap::new(), &folder, surroundings))?;
     let command = ["squid".as_ref(), "-N".as_ref(), "-f".as_ref(), file.as_os_str()];
     Process::start(&command, core, &folder.join("output.log"), &[surroundings.parent])
         .map_err(|error| std::io::Error::other(format!("squid as parent: {error}")))
+}
+
+/// Anyone may write in it: some give up their user before they open their log.
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777))
 }
 
 /// Replaces every `{{name}}`. What stays is a mistake in a template, and the contestant will say so.
@@ -280,6 +285,7 @@ fn fill(template: &str, ports: &BTreeMap<&'static str, u16>, folder: &Path, surr
     }
     for (name, value) in [
         ("dir", folder.display().to_string()),
+        ("log", folder.join(LOG).display().to_string()),
         ("ca", surroundings.ca.display().to_string()),
         ("self", this.display().to_string()),
         ("egret", surroundings.egret.display().to_string()),
@@ -324,6 +330,8 @@ const DOOR_PORTS: &[(Door, &str)] = &[
     (Door::Refuse, "refuse"),
     (Door::Chain, "chain"),
 ];
+/// In an instance's folder.
+const LOG: &str = "log/access.log";
 const PORTS_FIRST: u16 = 20_000;
 const PORTS_LAST: u16 = 32_000;
 

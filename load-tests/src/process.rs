@@ -128,6 +128,11 @@ impl Core {
     }
 }
 
+/// CPU time that this program itself has used so far.
+pub(crate) fn cpu_of_this() -> Duration {
+    threads_alive(std::process::id())
+}
+
 /// CPU time of the threads that live now, to the nanosecond.
 fn threads_alive(pid: u32) -> Duration {
     let nanoseconds: u64 = fs::read_dir(format!("/proc/{pid}/task"))

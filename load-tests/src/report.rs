@@ -42,7 +42,7 @@ impl Report<'_> {
         line(
             &mut text,
             format!(
-                "Made by `{}` in {} minutes; README.md has the method.",
+                "Made by `{}` in {} min; README.md has the method.",
                 self.command(),
                 self.took.as_secs().div_ceil(60)
             ),
@@ -57,6 +57,20 @@ impl Report<'_> {
         let versions: Vec<String> =
             self.versions.iter().map(|(contestant, version)| format!("{} {version}", contestant.name())).collect();
         line(&mut text, format!("* {}", versions.join(", ")));
+        if let Some(elsewhere) = median(self.rows.iter().flat_map(Row::elsewhere)) {
+            let quiet = if elsewhere <= ELSEWHERE_MAX {
+                ""
+            } else {
+                ": **not quiet**, times are too high and ratios are rough"
+            };
+            line(
+                &mut text,
+                format!(
+                    "* other processes used {:.0} % of the cores meanwhile (median round){quiet}",
+                    elsewhere * 100.0
+                ),
+            );
+        }
         for why in self.missing {
             line(&mut text, format!("* not measured: {why}"));
         }
@@ -223,6 +237,10 @@ impl Report<'_> {
             let names: Vec<&str> = self.plan.scenarios.iter().map(|scenario| scenario.name()).collect();
             let _ = write!(command, " --only {}", names.join(","));
         }
+        if self.plan.contestants.len() + self.missing.len() < Contestant::value_variants().len() {
+            let names: Vec<&str> = self.plan.contestants.iter().map(|contestant| contestant.name()).collect();
+            let _ = write!(command, " --contestants {}", names.join(","));
+        }
         if self.plan.quick {
             command.push_str(" --quick");
         } else {
@@ -287,8 +305,10 @@ fn notes(row: &Row) -> String {
     if row.blind {
         notes.push("TCP to a fixed target, no CONNECT".to_owned());
     }
-    if !row.rounds.is_empty() && !row.logged {
-        notes.push(if row.contestant.logs() { "log not seen".to_owned() } else { "no log".to_owned() });
+    if !row.contestant.logs() {
+        notes.push("no log".to_owned());
+    } else if !row.rounds.is_empty() && !row.logged {
+        notes.push("log not seen".to_owned());
     }
     if row.errors > 0 {
         notes.push(format!("{} errors: {}", row.errors, row.first_error.as_deref().unwrap_or_default()));
@@ -334,6 +354,8 @@ fn line(text: &mut String, line: impl AsRef<str>) {
     text.push('\n');
 }
 
+/// Above this share of all cores, others were at work on the machine.
+const ELSEWHERE_MAX: f64 = 0.05;
 const BY_HAND: &str = "## Where the time goes";
 const BY_HAND_EMPTY: &str = "## Where the time goes\n\nNot written yet.\n";
 
@@ -349,6 +371,7 @@ mod tests {
             bytes: 0,
             cpu: Duration::from_micros(micros * 1000),
             wall: Duration::from_secs(1),
+            elsewhere: 0.0,
         };
         row.rounds.push(round);
         row

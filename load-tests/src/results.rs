@@ -39,6 +39,8 @@ pub(crate) struct Round {
     pub(crate) bytes: u64,
     pub(crate) cpu: Duration,
     pub(crate) wall: Duration,
+    /// Share of all cores that neither the proxy nor this program used.
+    pub(crate) elsewhere: f64,
 }
 
 /// Resident bytes before, with and after idle tunnels.
@@ -75,6 +77,11 @@ impl Row {
             first_error: None,
             failure: None,
         }
+    }
+
+    /// How busy others kept the machine, round by round. In a chain the parent is one of them, so that tells nothing.
+    pub(crate) fn elsewhere(&self) -> impl Iterator<Item = f64> {
+        self.rounds.iter().filter(|_| self.scenario != Scenario::Chain).map(|round| round.elsewhere)
     }
 
     /// System calls per operation, all of them together.
@@ -153,8 +160,13 @@ mod tests {
     fn a_row_counts_cpu_per_operation() {
         let mut row = Row::new(Scenario::Connect, Contestant::Floor, false);
         assert_eq!(row.figure(), None);
-        let round =
-            Round { operations: 1000, bytes: 0, cpu: Duration::from_millis(90), wall: Duration::from_millis(180) };
+        let round = Round {
+            operations: 1000,
+            bytes: 0,
+            cpu: Duration::from_millis(90),
+            wall: Duration::from_millis(180),
+            elsewhere: 0.0,
+        };
         row.rounds.push(round);
         assert_eq!(row.figure(), Some(Figure { median: 90.0, least: 90.0 }));
         assert_eq!(row.busy(), Some(0.5));
@@ -163,8 +175,13 @@ mod tests {
     #[test]
     fn a_bulk_row_counts_cpu_per_gigabyte() {
         let mut row = Row::new(Scenario::Bulk16, Contestant::Floor, false);
-        let round =
-            Round { operations: 16, bytes: 2_000_000_000, cpu: Duration::from_secs(1), wall: Duration::from_secs(2) };
+        let round = Round {
+            operations: 16,
+            bytes: 2_000_000_000,
+            cpu: Duration::from_secs(1),
+            wall: Duration::from_secs(2),
+            elsewhere: 0.0,
+        };
         row.rounds.push(round);
         assert_eq!(row.figure(), Some(Figure { median: 0.5, least: 0.5 }));
         assert_eq!(row.rate(), Some(1.0));
