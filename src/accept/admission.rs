@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::account::metrics;
+
 /// Connections open now, over all listeners.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -47,6 +49,7 @@ impl Connections {
         }
         *count += 1;
         drop(by_client);
+        metrics::connection_opened();
         Ok(Admitted { connections: self.clone(), client })
     }
 
@@ -58,6 +61,7 @@ impl Connections {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        metrics::connection_closed();
         self.connections.open.fetch_sub(1, Ordering::Relaxed);
         let mut by_client = self.connections.by_client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_client.get_mut(&self.client) {

@@ -131,6 +131,11 @@ impl Basic {
         format!("Basic realm=\"{realm}\", charset=\"UTF-8\"")
     }
 
+    /// True if the file has such a user.
+    pub fn knows(&self, user: &str) -> bool {
+        self.users.users.contains_key(user)
+    }
+
     /// Judges the value of `Proxy-Authorization`.
     pub async fn verify(&self, authorization: Option<&[u8]>) -> Verdict {
         let Some(value) = authorization else { return Verdict::Missing };

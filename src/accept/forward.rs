@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::answer::{self, Answering};
 use super::basic::Verdict;
-use super::{Accepted, ListenerSettings};
-use crate::account::AccessRecord;
+use super::{Accepted, ListenerSettings, closing};
+use crate::account::{AccessRecord, Requested};
 use crate::flow::{ErrorType, Failure, Identity, Outcome, Source, Target};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, Version, parse_request};
 use crate::stream::Stream;
@@ -181,25 +181,20 @@ impl Connection {
     }
 
     /// A record that knows the client and the request.
-    fn record(&self, head: &RequestHead, path: &str, authority: &str) -> Box<AccessRecord> {
+    fn record(&self, head: &RequestHead, requested: Requested<'_>) -> Box<AccessRecord> {
         let mut record = self.proxy.account.record(&self.source);
         let protocol = match head.version() {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
         };
-        record.request(protocol, head.method(), path, authority);
-        record.request_fields(head.field("user-agent"), head.field("x-request-id"), head.field("x-forwarded-for"));
+        record.request(protocol, head.method(), requested);
+        record.request_fields(|name| head.field(name));
         record
     }
 
     /// Asks for credentials where the listener wants them; returns the source with the identity they prove.
     async fn authenticate(&self, head: &RequestHead) -> Result<Arc<Source>, Failure> {
-        if let Some(clients) = &self.settings.clients
-            && !clients.contains(self.source.peer.ip())
-        {
-            let detail = format!("clients at {} may not use this proxy", self.source.peer.ip().to_canonical());
-            return Err(Failure::new(ErrorType::ClientDenied, detail));
-        }
+        self.settings.admit_client(self.source.peer)?;
         let Some(basic) = self.settings.basic.as_ref().filter(|_| self.inside.is_none()) else {
             return Ok(self.source.clone());
         };
@@ -256,7 +251,7 @@ impl Connection {
             return After::Next;
         }
         if !clean {
-            self.linger().await;
+            closing::linger(&mut self.stream, &mut self.patience).await;
         }
         After::Close
     }
@@ -280,27 +275,8 @@ impl Connection {
         record.refused(&failure, failure.error.row().status);
         record.finish(Outcome::failed(failure.error, failure.log));
         if self.stream.write_all(&bytes).await.is_ok() {
-            self.linger().await;
+            closing::linger(&mut self.stream, &mut self.patience).await;
         }
-    }
-
-    /// Closes our side and reads on for a moment: closing with unread bytes resets the connection, and the reset can overtake the answer.
-    async fn linger(&mut self) {
-        if self.stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut left = LINGER_BYTES_MAX;
-        let mut scratch = [0; 4096];
-        let reading = async {
-            while left > 0 {
-                match self.stream.read(&mut scratch).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(read) => left = left.saturating_sub(read),
-                }
-            }
-        };
-        // Elapsed is one of three good ends.
-        let _ = self.patience.within(LINGER_TIME, reading).await;
     }
 
     /// Makes the close a reset.
@@ -311,9 +287,6 @@ impl Connection {
         }
     }
 }
-
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn accepts_problem_json(head: &RequestHead) -> bool {
     head.all("accept").any(|value| {

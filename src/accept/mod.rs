@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod answer;
 pub mod basic;
+mod closing;
 pub mod forward;
 pub mod sni;
 pub mod socket;
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::account::metrics;
-use crate::flow::{ListenerKind, ListenerName, Source, Workload};
+use crate::flow::{ErrorType, Failure, ListenerKind, ListenerName, Source, Workload};
 use crate::route::IpSet;
 use crate::stream::Stream;
 use crate::tunnel::Proxy;
@@ -128,6 +129,19 @@ impl Listener {
             ListenerKind::Forward => proxy.drain.spawn(forward::serve(task_proxy, accepted)),
             ListenerKind::Sni => proxy.drain.spawn(sni::serve(task_proxy, accepted)),
         };
+    }
+}
+
+impl ListenerSettings {
+    /// Refuses clients outside `clients.from`.
+    fn admit_client(&self, peer: SocketAddr) -> Result<(), Failure> {
+        match &self.clients {
+            Some(clients) if !clients.contains(peer.ip()) => {
+                let detail = format!("clients at {} may not use this proxy", peer.ip().to_canonical());
+                Err(Failure::new(ErrorType::ClientDenied, detail))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

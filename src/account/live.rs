@@ -1,9 +1,15 @@
 //! Live tunnels: their byte counts, and the way to end one from outside (drain, revocation, an operator).
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use futures_util::task::AtomicWaker;
+
+use super::metrics;
 use crate::flow::{Ending, Source, Target};
 
 /// One open tunnel, shared between its relay and whoever looks at it.
@@ -21,38 +27,97 @@ pub struct Live {
     pub cluster: Arc<str>,
     /// When it was opened.
     pub opened: Instant,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// Where it stands in its shard; changes under the shard's lock only.
+    slot: AtomicUsize,
+    end: AtomicU8,
+    relay: AtomicWaker,
 }
 
 impl Live {
     /// Counts bytes from the client.
-    pub fn add_received(&self, _bytes: u64) {
-        unimplemented!()
+    pub fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        metrics::bytes_received(bytes);
     }
+
     /// Counts bytes to the client.
-    pub fn add_sent(&self, _bytes: u64) {
-        unimplemented!()
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        metrics::bytes_sent(bytes);
     }
+
+    /// Asks the relay to end with this reason; the first reason stays.
+    pub fn end(&self, why: Ending) {
+        let first = self.end.compare_exchange(RUNNING, code(why), Ordering::Release, Ordering::Relaxed);
+        if first.is_ok() {
+            self.relay.wake();
+        }
+    }
+
+    /// For the relay: ready once somebody asked for the end; else wakes the task then.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if let Some(why) = self.ending() {
+            return Poll::Ready(why);
+        }
+        self.relay.register(cx.waker());
+        // Asked between the look and the registration: nobody wakes us for that any more.
+        self.ending().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The reason somebody gave for ending it, if anybody did.
+    pub fn ending(&self) -> Option<Ending> {
+        let code = self.end.load(Ordering::Acquire);
+        code.checked_sub(1).and_then(|index| ENDINGS.get(usize::from(index)).copied())
+    }
+
     /// Bytes from the client so far.
     pub fn received(&self) -> u64 {
-        unimplemented!()
+        self.received.load(Ordering::Relaxed)
     }
+
     /// Bytes to the client so far.
     pub fn sent(&self) -> u64 {
-        unimplemented!()
-    }
-    /// Asks the relay to end with this reason; the first reason stays.
-    pub fn end(&self, _why: Ending) {
-        unimplemented!()
-    }
-    /// For the relay: ready once somebody asked for the end; else wakes the task then.
-    pub fn poll_end(&self, _cx: &mut Context<'_>) -> Poll<Ending> {
-        unimplemented!()
+        self.sent.load(Ordering::Relaxed)
     }
 }
 
-/// All live tunnels.
+const RUNNING: u8 = 0;
+
+const ENDINGS: [Ending; 6] = [
+    Ending::DownstreamReset,
+    Ending::UpstreamReset,
+    Ending::IdleTimeout,
+    Ending::LifetimeExceeded,
+    Ending::Drained,
+    Ending::Revoked,
+];
+
+/// One more than the position in [`ENDINGS`].
+const fn code(why: Ending) -> u8 {
+    match why {
+        Ending::DownstreamReset => 1,
+        Ending::UpstreamReset => 2,
+        Ending::IdleTimeout => 3,
+        Ending::LifetimeExceeded => 4,
+        Ending::Drained => 5,
+        Ending::Revoked => 6,
+    }
+}
+
+/// All live tunnels. Entering and leaving take two short locks, each of one of many shards.
 #[derive(Debug, Default)]
-pub struct Tunnels {}
+pub struct Tunnels {
+    open: AtomicUsize,
+    ids: AtomicU64,
+    /// By id. Dense: the last takes the place of one that leaves.
+    shards: [Mutex<Vec<Arc<Live>>>; SHARDS],
+    /// By address: open tunnels of each client that has any.
+    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+}
+
+const SHARDS: usize = 16; // at 20,000 tunnels a look at all holds each lock for 1,250 of them
 
 /// Which bound a tunnel would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +128,135 @@ pub enum Exceeded {
     Client,
 }
 
+impl Tunnels {
+    /// Enters a tunnel, unless a bound (`max` in all, `per_client_max` of this client's address) is reached.
+    ///
+    /// # Errors
+    /// The bound that is reached; nothing is counted then.
+    pub fn open(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        target: Target,
+        by_sni: bool,
+        cluster: Arc<str>,
+        max: usize,
+        per_client_max: usize,
+    ) -> Result<LiveGuard, Exceeded> {
+        self.count_in(client(source), max, per_client_max)?;
+        let live = Arc::new(Live {
+            id: self.ids.fetch_add(1, Ordering::Relaxed),
+            source: source.clone(),
+            target,
+            by_sni,
+            cluster,
+            opened: Instant::now(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            slot: AtomicUsize::new(0),
+            end: AtomicU8::new(RUNNING),
+            relay: AtomicWaker::new(),
+        });
+        let mut shard = self.shard(live.id);
+        live.slot.store(shard.len(), Ordering::Relaxed);
+        shard.push(live.clone());
+        drop(shard);
+        metrics::tunnel_opened();
+        Ok(LiveGuard { live, tunnels: self.clone() })
+    }
+
+    fn count_in(&self, client: IpAddr, max: usize, per_client_max: usize) -> Result<(), Exceeded> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Exceeded::All);
+        }
+        let mut clients = self.clients_of(client);
+        let count = clients.get(&client).copied().unwrap_or(0);
+        if count >= per_client_max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Exceeded::Client);
+        }
+        clients.insert(client, count + 1);
+        Ok(())
+    }
+
+    fn leave(&self, live: &Live) {
+        let mut shard = self.shard(live.id);
+        let slot = live.slot.load(Ordering::Relaxed);
+        let left = shard.swap_remove(slot);
+        if let Some(moved) = shard.get(slot) {
+            moved.slot.store(slot, Ordering::Relaxed);
+        }
+        if shard.capacity() > SPARE_MIN && shard.len() < shard.capacity() / 4 {
+            let spare = shard.len() * 2;
+            shard.shrink_to(spare);
+        }
+        drop(shard);
+        drop(left); // outside the lock
+        let client = client(&live.source);
+        let mut clients = self.clients_of(client);
+        if let Some(count) = clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&client); // the map is as large as the number of clients now, not ever
+                if clients.capacity() > SPARE_MIN && clients.len() < clients.capacity() / 4 {
+                    let spare = clients.len() * 2;
+                    clients.shrink_to(spare);
+                }
+            }
+        }
+        drop(clients);
+        metrics::tunnel_closed();
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// True if none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at each that is open now, with no lock held meanwhile; one that enters or leaves during the look may be seen or not.
+    pub fn for_each(&self, mut look: impl FnMut(&Live)) {
+        for shard in &self.shards {
+            let tunnels = lock(shard).clone();
+            tunnels.iter().for_each(|live| look(live));
+        }
+    }
+
+    fn shard(&self, id: u64) -> MutexGuard<'_, Vec<Arc<Live>>> {
+        lock(&self.shards[(id % SHARDS as u64) as usize])
+    }
+
+    fn clients_of(&self, client: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        let last = match client {
+            IpAddr::V4(ip) => ip.octets()[3],
+            // Of a /64 the host part differs, of a whole network the part before it.
+            IpAddr::V6(ip) => ip.octets()[15] ^ ip.octets()[7],
+        };
+        lock(&self.clients[usize::from(last) % SHARDS])
+    }
+}
+
+const SPARE_MIN: usize = 64; // below that, giving memory back is not worth its copying
+
+/// One client is one address, however its socket spells it.
+fn client(source: &Source) -> IpAddr {
+    source.peer.ip().to_canonical()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A live tunnel that leaves the table when this is dropped.
 #[derive(Debug)]
 pub struct LiveGuard {
     live: Arc<Live>,
+    tunnels: Arc<Tunnels>,
 }
 
 impl std::ops::Deref for LiveGuard {
@@ -76,32 +266,128 @@ impl std::ops::Deref for LiveGuard {
     }
 }
 
-impl Tunnels {
-    /// Enters a tunnel, unless a bound (`max` in all, `per_client_max` of this client's address) is reached.
-    ///
-    /// # Errors
-    /// The bound that is reached.
-    pub fn open(
-        self: &Arc<Self>,
-        _source: &Arc<Source>,
-        _target: Target,
-        _by_sni: bool,
-        _cluster: Arc<str>,
-        _max: usize,
-        _per_client_max: usize,
-    ) -> Result<LiveGuard, Exceeded> {
-        unimplemented!()
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        self.tunnels.leave(&self.live);
     }
-    /// How many are open.
-    pub fn len(&self) -> usize {
-        unimplemented!()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::account::testing::source_from;
+
+    fn open(tunnels: &Arc<Tunnels>, client: [u8; 4], max: usize, per_client_max: usize) -> Result<LiveGuard, Exceeded> {
+        let source = Arc::new(source_from(SocketAddr::from((Ipv4Addr::from(client), 4000))));
+        let target = Target::parse_authority(b"api.example.com:443").unwrap();
+        tunnels.open(&source, target, false, "cluster".into(), max, per_client_max)
     }
-    /// True if none is open.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+
+    #[test]
+    fn both_bounds_hold_and_give_back() {
+        let tunnels = Arc::new(Tunnels::default());
+        let [a, b] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+        let first = open(&tunnels, a, 3, 2).unwrap();
+        let _second = open(&tunnels, a, 3, 2).unwrap();
+        assert_eq!(open(&tunnels, a, 3, 2).unwrap_err(), Exceeded::Client);
+        let _third = open(&tunnels, b, 3, 2).unwrap();
+        assert_eq!(open(&tunnels, b, 3, 2).unwrap_err(), Exceeded::All);
+        assert_eq!(tunnels.len(), 3);
+        drop(first);
+        assert_eq!(tunnels.len(), 2);
+        assert!(open(&tunnels, a, 3, 2).is_ok());
     }
-    /// Looks at each; must not block.
-    pub fn for_each(&self, _look: impl FnMut(&Live)) {
-        unimplemented!()
+
+    #[test]
+    fn one_client_is_counted_once_in_both_spellings_of_its_address() {
+        let tunnels = Arc::new(Tunnels::default());
+        let _v4 = open(&tunnels, [192, 0, 2, 1], 9, 1).unwrap();
+        let mapped = Arc::new(source_from("[::ffff:192.0.2.1]:4000".parse().unwrap()));
+        let target = Target::parse_authority(b"api.example.com:443").unwrap();
+        assert_eq!(tunnels.open(&mapped, target, false, "cluster".into(), 9, 1).unwrap_err(), Exceeded::Client);
+    }
+
+    #[test]
+    fn those_that_stay_are_all_seen_after_others_left_from_the_middle() {
+        let tunnels = Arc::new(Tunnels::default());
+        let mut guards: Vec<_> = (0..1000).map(|_| open(&tunnels, [192, 0, 2, 1], 2000, 2000).unwrap()).collect();
+        let mut random = fastrand::Rng::with_seed(7);
+        while guards.len() > 300 {
+            guards.swap_remove(random.usize(..guards.len()));
+        }
+        let mut expected: Vec<_> = guards.iter().map(|guard| guard.id).collect();
+        let mut seen = Vec::new();
+        tunnels.for_each(|live| seen.push(live.id));
+        expected.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_burst_leaves_no_memory_behind() {
+        let tunnels = Arc::new(Tunnels::default());
+        let burst: Vec<_> =
+            (0..20_000u32).map(|i| open(&tunnels, [10, 0, (i >> 8) as u8, i as u8], 20_000, 2).unwrap()).collect();
+        assert_eq!(tunnels.len(), 20_000);
+        drop(burst);
+        assert!(tunnels.is_empty());
+        assert!(tunnels.shards.iter().all(|shard| shard.lock().unwrap().capacity() <= SPARE_MIN * 4));
+        assert!(tunnels.clients.iter().all(|clients| clients.lock().unwrap().capacity() <= SPARE_MIN * 4));
+    }
+
+    #[test]
+    fn a_tunnel_may_leave_while_all_are_looked_at() {
+        let tunnels = Arc::new(Tunnels::default());
+        let mut guard = Some(open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap());
+        tunnels.for_each(|_| drop(guard.take())); // would lock up if a lock were held
+        assert!(tunnels.is_empty());
+    }
+
+    #[tokio::test]
+    async fn every_ending_arrives_as_itself_and_the_first_stays() {
+        let tunnels = Arc::new(Tunnels::default());
+        for why in ENDINGS {
+            let live = open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap();
+            assert_eq!(live.ending(), None);
+            live.end(why);
+            live.end(if why == Ending::Drained { Ending::Revoked } else { Ending::Drained });
+            assert_eq!(poll_fn(|cx| live.poll_end(cx)).await, why);
+        }
+    }
+
+    #[test]
+    fn no_wakeup_is_lost_between_threads() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+        let tunnels = Arc::new(Tunnels::default());
+        runtime.block_on(async {
+            for _ in 0..5_000 {
+                let guard = open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap();
+                let live = guard.live.clone();
+                let waits = tokio::spawn(async move { poll_fn(|cx| guard.poll_end(cx)).await });
+                live.end(Ending::Drained);
+                let ended = tokio::time::timeout(std::time::Duration::from_secs(10), waits).await;
+                assert_eq!(ended.expect("woken").unwrap(), Ending::Drained);
+            }
+        });
+    }
+
+    #[test]
+    fn bytes_are_counted_per_direction() {
+        let tunnels = Arc::new(Tunnels::default());
+        let live = open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap();
+        live.add_received(3);
+        live.add_received(4);
+        live.add_sent(5);
+        assert_eq!((live.received(), live.sent()), (7, 5));
+    }
+
+    #[test]
+    fn an_entry_is_a_small_part_of_an_idle_tunnels_2_kb() {
+        assert!(size_of::<Live>() <= 160, "{}", size_of::<Live>());
+        assert_eq!(size_of::<LiveGuard>(), 16);
     }
 }

@@ -1,6 +1,424 @@
-//! Counters and gauges of the whole process.
+//! Counters and gauges of the whole process, and their text for Prometheus.
+//!
+//! The data plane counts with one relaxed atomic each; names, labels and encoding exist only while somebody asks. No label holds
+//! anything that a peer chose: their number is fixed.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::record::Asked;
+use crate::flow::{Ending, ErrorType, Outcome};
+
+/// How a DNS query ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsResult {
+    /// With addresses.
+    Found,
+    /// There is no such name, or it has no address.
+    NotFound,
+    /// The server did not answer in time.
+    TimedOut,
+    /// Any other failure.
+    Failed,
+}
+
+/// All of them.
+#[derive(Debug)]
+struct Metrics {
+    flows: [[Counter; ENDS]; KINDS],
+    would_deny: Counter,
+    connections_accepted: Counter,
+    connections_refused: Counter,
+    connections_open: Gauge,
+    tunnels_open: Gauge,
+    bytes_received: Counter,
+    bytes_sent: Counter,
+    dial_failures: [Counter; ErrorType::ALL.len()],
+    dns_queries: [Counter; DNS_RESULTS.len()],
+    dns_cache_hits: Counter,
+    pool_hits: Counter,
+    pool_misses: Counter,
+    log_lines_written: Counter,
+    log_lines_dropped: Counter,
+    config_loaded: Counter,
+    config_rejected: Counter,
+    config_good: Gauge,
+    config_generation: Gauge,
+    config_loaded_at: Gauge,
+}
+
+static METRICS: Metrics = Metrics {
+    flows: [const { [const { Counter::new() }; ENDS] }; KINDS],
+    would_deny: Counter::new(),
+    connections_accepted: Counter::new(),
+    connections_refused: Counter::new(),
+    connections_open: Gauge::new(),
+    tunnels_open: Gauge::new(),
+    bytes_received: Counter::new(),
+    bytes_sent: Counter::new(),
+    dial_failures: [const { Counter::new() }; ErrorType::ALL.len()],
+    dns_queries: [const { Counter::new() }; DNS_RESULTS.len()],
+    dns_cache_hits: Counter::new(),
+    pool_hits: Counter::new(),
+    pool_misses: Counter::new(),
+    log_lines_written: Counter::new(),
+    log_lines_dropped: Counter::new(),
+    config_loaded: Counter::new(),
+    config_rejected: Counter::new(),
+    config_good: Gauge::new(),
+    config_generation: Gauge::new(),
+    config_loaded_at: Gauge::new(),
+};
+
+/// On a cache line of its own: workers that count different things do not wait for each other.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Counter(AtomicU64);
+
+impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// As [`Counter`].
+#[derive(Debug)]
+#[repr(align(64))]
+struct Gauge(AtomicI64);
+
+impl Gauge {
+    const fn new() -> Self {
+        Self(AtomicI64::new(0))
+    }
+
+    fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn set(&self, n: u64) {
+        self.0.store(i64::try_from(n).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    fn value(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A flow ended.
+pub(super) fn flow_ended(asked: Asked, outcome: &Outcome) {
+    METRICS.flows[asked as usize][end_index(outcome)].add(1);
+}
+
+/// A flow passed that REGISTRY_ONLY without `report: true` would have refused.
+pub(super) fn would_deny() {
+    METRICS.would_deny.add(1);
+}
+
+/// A connection was accepted and is open.
+pub fn connection_opened() {
+    METRICS.connections_accepted.add(1);
+    METRICS.connections_open.add(1);
+}
+
+/// A connection that was open is closed.
+pub fn connection_closed() {
+    METRICS.connections_open.add(-1);
+}
 
 /// A connection was closed because a bound on connections was reached.
 pub fn connection_refused() {
-    unimplemented!()
+    METRICS.connections_refused.add(1);
+}
+
+pub(super) fn tunnel_opened() {
+    METRICS.tunnels_open.add(1);
+}
+
+pub(super) fn tunnel_closed() {
+    METRICS.tunnels_open.add(-1);
+}
+
+/// Bytes came from a client: of a tunnel as they come, of a body when its exchange ends.
+pub fn bytes_received(bytes: u64) {
+    METRICS.bytes_received.add(bytes);
+}
+
+/// Bytes went to a client.
+pub fn bytes_sent(bytes: u64) {
+    METRICS.bytes_sent.add(bytes);
+}
+
+/// There is no connection to an upstream, for this reason.
+pub fn dial_failed(error: ErrorType) {
+    METRICS.dial_failures[error as usize].add(1);
+}
+
+/// A query left for a DNS server, and ended so.
+pub fn dns_query(result: DnsResult) {
+    METRICS.dns_queries[result as usize].add(1);
+}
+
+/// A name was answered without a query.
+pub fn dns_cache_hit() {
+    METRICS.dns_cache_hits.add(1);
+}
+
+/// A request found an idle upstream connection.
+pub fn pool_hit() {
+    METRICS.pool_hits.add(1);
+}
+
+/// A request found none.
+pub fn pool_miss() {
+    METRICS.pool_misses.add(1);
+}
+
+/// Lines of the access log went to the kernel.
+pub(super) fn access_log_lines_written(lines: u64) {
+    METRICS.log_lines_written.add(lines);
+}
+
+/// Lines of the access log were lost.
+pub(super) fn access_log_lines_dropped(lines: u64) {
+    METRICS.log_lines_dropped.add(lines);
+}
+
+/// Lines of the access log lost since the process began, for the last words of the application log.
+pub fn access_log_lines_dropped_so_far() -> u64 {
+    METRICS.log_lines_dropped.value()
+}
+
+/// A configuration came into force.
+pub fn config_loaded(generation: u64) {
+    METRICS.config_loaded.add(1);
+    METRICS.config_good.set(1);
+    METRICS.config_generation.set(generation);
+    METRICS.config_loaded_at.set(seconds_since_1970());
+}
+
+/// A configuration was read and refused; the one before stays in force.
+pub fn config_rejected() {
+    METRICS.config_rejected.add(1);
+    METRICS.config_good.set(0);
+}
+
+/// Everything, in the OpenMetrics text format 1.0.0 ([`CONTENT_TYPE`]).
+pub fn exposition() -> String {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    let registry = REGISTRY.get_or_init(|| {
+        let mut registry = Registry::with_prefix("egret");
+        registry.register_collector(Box::new(&METRICS));
+        registry
+    });
+    let mut out = String::with_capacity(16 * 1024);
+    text::encode(&mut out, registry).expect("a String takes everything");
+    out
+}
+
+/// Of [`exposition`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Collector for &'static Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Exposition(&mut encoder);
+        out.info("build", "What runs here", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        out.family("flows", "Flows that ended", self.flow_rows())?;
+        out.counter(
+            "flows_would_deny",
+            "Flows passed that REGISTRY_ONLY without report would have refused",
+            &self.would_deny,
+        )?;
+        out.counter("connections_accepted", "Connections of clients accepted", &self.connections_accepted)?;
+        out.counter(
+            "connections_refused",
+            "Connections closed because a bound was reached",
+            &self.connections_refused,
+        )?;
+        out.gauge("connections_open", "Connections of clients open now", &self.connections_open)?;
+        out.gauge("tunnels_open", "Tunnels open now", &self.tunnels_open)?;
+        out.counter("received_bytes", "Bytes from clients, without heads", &self.bytes_received)?;
+        out.counter("sent_bytes", "Bytes to clients, without heads", &self.bytes_sent)?;
+        let failures = ErrorType::ALL
+            .iter()
+            .map(|error| ([("reason", error.row().reason)], self.dial_failures[*error as usize].value()));
+        out.family("dial_failures", "Upstream connections that could not be made", seen(failures))?;
+        let queries =
+            DNS_RESULTS.iter().map(|(result, name)| ([("result", *name)], self.dns_queries[*result as usize].value()));
+        out.family("dns_queries", "Queries to DNS servers", queries)?;
+        out.counter("dns_cache_hits", "Names answered without a query", &self.dns_cache_hits)?;
+        out.counter("pool_hits", "Requests sent on an idle upstream connection", &self.pool_hits)?;
+        out.counter("pool_misses", "Requests that found no idle upstream connection", &self.pool_misses)?;
+        out.counter("access_log_lines_written", "Lines of the access log written", &self.log_lines_written)?;
+        out.counter("access_log_lines_dropped", "Lines of the access log lost", &self.log_lines_dropped)?;
+        out.counter("config_loads", "Configurations that came into force", &self.config_loaded)?;
+        out.counter("config_rejections", "Configurations refused", &self.config_rejected)?;
+        out.gauge("config_last_load_successful", "1 unless the last configuration was refused", &self.config_good)?;
+        out.gauge("config_generation", "Generation in force", &self.config_generation)?;
+        out.gauge("config_loaded_timestamp_seconds", "When it came into force", &self.config_loaded_at)
+    }
+}
+
+impl Metrics {
+    fn flow_rows(&self) -> impl Iterator<Item = ([(&'static str, &'static str); 2], u64)> {
+        let rows = KIND_NAMES.iter().zip(&self.flows).flat_map(|(kind, ends)| {
+            (0..ENDS).map(move |index| ([("kind", *kind), ("reason", end_name(index))], ends[index].value()))
+        });
+        seen(rows)
+    }
+}
+
+/// A row appears once it counted something: most of them never do.
+fn seen<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, u64)> {
+    rows.filter(|(_, count)| *count > 0)
+}
+
+struct Exposition<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+impl Exposition<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) -> fmt::Result {
+        let counter = ConstCounter::new(counter.value());
+        counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) -> fmt::Result {
+        let gauge = ConstGauge::new(gauge.value());
+        gauge.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &[(&'static str, &'static str)]) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
+        encoder.encode_info(&labels)
+    }
+
+    fn family<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in rows {
+            ConstCounter::new(count).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+const KINDS: usize = KIND_NAMES.len();
+/// In the order of [`Asked`].
+const KIND_NAMES: [&str; 4] = ["unreadable", "connect", "http", "sni"];
+
+const ENDINGS: [Ending; 6] = [
+    Ending::DownstreamReset,
+    Ending::UpstreamReset,
+    Ending::IdleTimeout,
+    Ending::LifetimeExceeded,
+    Ending::Drained,
+    Ending::Revoked,
+];
+
+/// Complete, abandoned, each ending, each failure.
+const ENDS: usize = 2 + ENDINGS.len() + ErrorType::ALL.len();
+
+fn end_index(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Complete => 0,
+        Outcome::Abandoned => 1,
+        Outcome::Ended(ending) => 2 + *ending as usize,
+        Outcome::Failed { error, .. } => 2 + ENDINGS.len() + *error as usize,
+    }
+}
+
+fn end_name(index: usize) -> &'static str {
+    match index {
+        0 => "complete",
+        1 => "abandoned",
+        index => match ENDINGS.get(index - 2) {
+            Some(ending) => ending.as_str(),
+            None => ErrorType::ALL[index - 2 - ENDINGS.len()].row().reason,
+        },
+    }
+}
+
+const DNS_RESULTS: [(DnsResult, &str); 4] = [
+    (DnsResult::Found, "found"),
+    (DnsResult::NotFound, "not_found"),
+    (DnsResult::TimedOut, "timed_out"),
+    (DnsResult::Failed, "failed"),
+];
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn value(line_start: &str) -> f64 {
+        let text = exposition();
+        let line = text.lines().find(|line| line.starts_with(line_start));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    #[test]
+    fn positions_in_the_tables_are_those_of_the_enums() {
+        assert!(ErrorType::ALL.iter().enumerate().all(|(index, error)| *error as usize == index));
+        assert!(ENDINGS.iter().enumerate().all(|(index, ending)| *ending as usize == index));
+        assert!(DNS_RESULTS.iter().enumerate().all(|(index, (result, _))| *result as usize == index));
+        assert_eq!(KIND_NAMES[Asked::Sni as usize], "sni");
+        assert_eq!(KIND_NAMES[Asked::Unreadable as usize], "unreadable");
+        assert_eq!(KIND_NAMES[Asked::Connect as usize], "connect");
+        assert_eq!((0..ENDS).map(end_name).collect::<HashSet<_>>().len(), ENDS);
+    }
+
+    #[test]
+    fn what_is_counted_stands_in_the_exposition() {
+        let failed = Outcome::failed(ErrorType::NotFound, "x");
+        let row = "egret_flows_total{kind=\"sni\",reason=\"not_found\"}";
+        let before = value(row);
+        flow_ended(Asked::Sni, &failed);
+        assert!((value(row) - before - 1.0).abs() < 0.01);
+        dial_failed(ErrorType::DnsTimeout);
+        assert!(value("egret_dial_failures_total{reason=\"dns_timeout\"}") >= 1.0);
+        dns_query(DnsResult::TimedOut);
+        assert!(value("egret_dns_queries_total{result=\"timed_out\"}") >= 1.0);
+        config_loaded(7);
+        assert!((value("egret_config_generation") - 7.0).abs() < 0.01);
+        config_rejected();
+        assert!(value("egret_config_last_load_successful").abs() < 0.01);
+        assert!(value("egret_build_info{version=") > 0.0);
+    }
+
+    #[test]
+    fn the_exposition_is_openmetrics() {
+        let text = exposition();
+        assert!(text.ends_with("# EOF\n"));
+        let mut seen = HashSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, number) = line.rsplit_once(' ').expect("name and value");
+            assert!(name.starts_with("egret_"), "{line}");
+            assert!(number.parse::<f64>().is_ok(), "{line}");
+            assert!(seen.insert(name.to_owned()), "{line} stands twice");
+        }
+    }
 }

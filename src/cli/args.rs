@@ -8,7 +8,13 @@ use ipnet::IpNet;
 
 /// An egress proxy and egress gateway driven by Istio's own resources.
 #[derive(Debug, Parser)]
-#[command(name = "egret", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "egret",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true // `egret -c x check` would check something else than x
+)]
 pub struct Cli {
     /// What to do; `run` when nothing is said.
     #[command(subcommand)]

@@ -1,3 +1,52 @@
 //! Commands; the only reader of arguments and environment.
 
 pub mod args;
+
+mod check;
+mod environment;
+mod exit;
+mod explain;
+mod load;
+mod log;
+mod run;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, Command};
+use exit::Exit;
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    execute(std::env::args_os()).into()
+}
+
+fn execute(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Check(args)) => check::check(&args),
+        Some(Command::Explain(args)) => explain::explain(&args),
+    }
+}
+
+/// Help and version are what was asked for; everything else is a mistake.
+fn usage(error: &clap::Error) -> Exit {
+    let _ = error.print(); // standard error closed: nobody is there to be told
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+        _ => Exit::Usage,
+    }
+}
+
+/// Says why a command does nothing, on standard error.
+fn complain(text: impl std::fmt::Display) {
+    eprintln!("egret: {text}");
+}

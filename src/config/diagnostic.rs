@@ -363,3 +363,137 @@ impl Paint {
         if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::yaml::parse;
+
+    /// Reports at the first place of `what` in `text`.
+    fn report(text: &str, what: &str, code: Code, message: &str, help: Option<&str>) -> Diagnostics {
+        let source = Source::new("conf/a.yaml", text);
+        let mut diagnostics = Diagnostics::default();
+        let root = parse(&source, &mut diagnostics).remove(0);
+        let offset = text.find(what).unwrap();
+        let line_start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
+        let span = Span {
+            line: text[..offset].matches('\n').count() as u32 + 1,
+            column: text[line_start..offset].chars().count() as u32 + 1,
+            offset: offset as u32,
+            length: what.len() as u32,
+        };
+        let mut cx = Context::new(&source, &root, "ServiceEntry egress/api", &mut diagnostics);
+        let diagnostic = cx.report(code, span, message).found(what);
+        if let Some(help) = help {
+            diagnostic.help(help);
+        }
+        diagnostics
+    }
+
+    const ENTRY: &str = "kind: ServiceEntry\nspec:\n  ports:\n  - {number: 443, protocl: TLS}\n";
+
+    #[test]
+    fn a_diagnostic_shows_its_line_and_points_at_the_place() {
+        let diagnostics = report(
+            ENTRY,
+            "protocl",
+            Code::UnknownField,
+            "no field of this name is known here",
+            Some("did you mean `protocol`?"),
+        );
+        insta::assert_snapshot!(diagnostics.render(false), @r"
+        error[E030]: ServiceEntry egress/api: spec.ports[0].protocl: no field of this name is known here
+         --> conf/a.yaml:4:19
+          |
+        4 |   - {number: 443, protocl: TLS}
+          |                   ^^^^^^^
+          = help: did you mean `protocol`?
+
+        1 error, 0 warnings
+        ");
+    }
+
+    #[test]
+    fn json_holds_every_field_of_the_contract() {
+        let diagnostics = report(ENTRY, "protocl", Code::Ignored, "a \"message\"", None);
+        assert_eq!(
+            diagnostics.to_json(),
+            r#"{"ok":true,"errors":0,"warnings":1,"diagnostics":[{"severity":"warning","code":"W001","file":"conf/a.yaml","line":4,"column":19,"resource":"ServiceEntry egress/api","path":"spec.ports[0].protocl","found":"protocl","message":"a \"message\"","help":null}]}"#
+        );
+        assert_eq!(Diagnostics::default().to_json(), r#"{"ok":true,"errors":0,"warnings":0,"diagnostics":[]}"#);
+    }
+
+    #[test]
+    fn color_marks_severity_and_place_and_nothing_without_it() {
+        let diagnostics = report(ENTRY, "protocl", Code::Ignored, "m", None);
+        assert!(diagnostics.render(true).contains("\x1b[1;33mwarning[W001]\x1b[0m"));
+        assert!(!diagnostics.render(false).contains('\x1b'));
+    }
+
+    #[test]
+    fn diagnostics_of_a_file_have_no_line() {
+        let mut diagnostics = Diagnostics::default();
+        diagnostics.push(Diagnostic::of_file(Code::InputMissing, "conf/b.yaml", "there is no such file or folder"));
+        insta::assert_snapshot!(diagnostics.render(false), @r"
+        error[E001]: there is no such file or folder
+         --> conf/b.yaml
+
+        1 error, 0 warnings
+        ");
+        assert!(diagnostics.input_missing());
+        assert_eq!(
+            diagnostics.iter().next().unwrap().to_string(),
+            "conf/b.yaml: error[E001]: there is no such file or folder"
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_place_and_tabs_keep_the_caret_in_line() {
+        let text = format!("{{a: {}, \u{fc}\tx: here, b: {}}}", "y".repeat(5000), "z".repeat(5000));
+        let shown = report(&text, "here", Code::BadValue, "m", None).render(false);
+        let lines: Vec<_> = shown.lines().collect();
+        let (source, caret) = (lines[3], lines[4]);
+        assert!(source.contains("…yyy") && source.ends_with("zz…") && source.len() < 250, "{source}");
+        let at = source.chars().collect::<String>().split("here").next().unwrap().chars().count();
+        assert_eq!(caret.chars().position(|c| c == '^'), Some(at), "{shown}");
+    }
+
+    #[test]
+    fn control_characters_of_a_file_never_reach_the_terminal() {
+        let source = Source::new("\u{1b}.yaml", "a: \u{1b}[31m \u{202e} \u{7} \u{9b}x\n");
+        let span = Span { line: 1, column: 4, offset: 3, length: 1 };
+        let mut diagnostic = Diagnostic::in_source(Code::BadValue, &source, span, "found \u{1b}]0;x\u{7}");
+        let shown = diagnostic.help("\u{9b}1m\nx").render(false) + &diagnostic.to_string();
+        assert!(shown.contains("a: \u{fffd}[31m \u{fffd} \u{fffd} \u{fffd}x"), "{shown:?}");
+        assert!(shown.chars().all(|c| c == '\n' || !(c.is_control() || is_bidi_control(c))), "{shown:?}");
+        assert_eq!(shown.lines().count(), 7, "a line break in a message begins no line: {shown:?}");
+    }
+
+    #[test]
+    fn diagnostics_are_sorted_by_file_and_line() {
+        let mut diagnostics = Diagnostics::default();
+        for (file, line, column, code) in [
+            ("b", 1, 1, Code::Ignored),
+            ("a", 10, 2, Code::Ignored),
+            ("a", 10, 2, Code::BadValue),
+            ("a", 9, 5, Code::Ignored),
+        ] {
+            let span = Span { line, column, ..Span::default() };
+            diagnostics.push(Diagnostic { span, ..Diagnostic::of_file(code, file, "m") });
+        }
+        diagnostics.sort();
+        let order: Vec<_> = diagnostics.iter().map(|d| format!("{}:{} {}", d.file, d.span.line, d.code)).collect();
+        assert_eq!(order, ["a:9 W001", "a:10 E035", "a:10 W001", "b:1 W001"]);
+        assert_eq!(diagnostics.summary(), "1 error, 3 warnings");
+    }
+
+    #[test]
+    fn no_line_of_a_file_with_a_secret_is_shown() {
+        let text = "kind: Secret\nstringData: {password: hunter2, password: hunter3}\n";
+        let mut diagnostics = Diagnostics::default();
+        parse(&Source::new("s.yaml", text), &mut diagnostics);
+        assert_eq!(diagnostics.errors(), 1);
+        assert!(!diagnostics.render(false).contains("hunter"), "{}", diagnostics.render(false));
+    }
+}

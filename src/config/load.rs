@@ -117,3 +117,6 @@ fn load_resources(inputs: &[(Arc<str>, PathBuf)], diagnostics: &mut Diagnostics)
     }
     documents.finish(diagnostics)
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,12 +151,12 @@ impl DialError {
     pub(super) fn weight(&self) -> u8 {
         match self {
             Self::Overloaded { .. } | Self::Configuration(_) => 6,
-            Self::Tls { .. } | Self::HopRefused { .. } | Self::HopProtocol { .. } => 5,
+            Self::Tls { .. } | Self::HopRefused { .. } | Self::HopProtocol { .. } | Self::Loop(_) => 5,
             Self::Connect { source, .. } if connect_error_type(source) != ErrorType::Unroutable => 4,
             Self::Timeout { .. } => 3,
             Self::Connect { .. } => 2,
             Self::Hop { source, .. } => source.weight(),
-            Self::Prohibited(_) | Self::Loop(_) => 1,
+            Self::Prohibited(_) => 1,
             Self::Resolve { .. } | Self::NoEndpoint(_) => 0,
         }
     }

@@ -5,8 +5,12 @@ mod endpoints;
 mod error;
 mod hosts;
 mod own;
+mod pool;
 mod resolve;
 mod tcp;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,14 +18,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout_at;
 
 use self::connect::Asking;
 use self::endpoints::{ClusterState, Endpoints};
 use self::own::Before;
+use self::pool::Pool;
 use self::resolve::Resolver;
 use self::tcp::{Pacing, RaceError};
+use crate::account::metrics;
 use crate::flow::{DialTrace, Host, Name, Target};
 use crate::http1::HeadLimits;
 use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
@@ -31,6 +38,7 @@ use crate::stream::Stream;
 pub use endpoints::Lease;
 pub use error::DialError;
 pub use own::OwnListeners;
+pub use pool::PoolKey;
 pub use resolve::ResolveError;
 
 /// Settings of the outbound half.
@@ -96,6 +104,7 @@ pub struct Dialer {
     resolver: ArcSwap<Resolver>,
     own: ArcSwap<OwnListeners>,
     endpoints: Endpoints,
+    pool: Pool,
     pending: AtomicUsize,
 }
 
@@ -108,11 +117,11 @@ pub struct Dialed {
     pub lease: Lease,
     /// Requests served on this connection before (0 for a fresh one).
     pub requests: u32,
+    /// The other end, as in the trace of the dial.
+    pub peer: Option<SocketAddr>,
+    /// Our end.
+    pub local: Option<SocketAddr>,
 }
-
-/// What idle upstream connections are kept by: cluster, endpoint or target, TLS identity, hop, source address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PoolKey {}
 
 /// One flow on its way out.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +151,7 @@ impl Dialer {
     pub fn new(settings: DialSettings) -> Result<Self, String> {
         Ok(Self {
             resolver: ArcSwap::from_pointee(Resolver::new(&settings.dns, settings.dns_queries)?),
+            pool: Pool::new(settings.idle_pool),
             settings: ArcSwap::from_pointee(settings),
             own: ArcSwap::default(),
             endpoints: Endpoints::default(),
@@ -157,6 +167,7 @@ impl Dialer {
         if !self.resolver.load().fits(&settings.dns, settings.dns_queries) {
             self.resolver.store(Arc::new(Resolver::new(&settings.dns, settings.dns_queries)?));
         }
+        self.pool.set_max(settings.idle_pool);
         self.settings.store(Arc::new(settings));
         Ok(())
     }
@@ -164,6 +175,11 @@ impl Dialer {
     /// Our own listening addresses: none of them is dialled by way of a literal or DNS, the admin port by no way.
     pub fn set_own(&self, own: OwnListeners) {
         self.own.store(Arc::new(own));
+    }
+
+    /// `dial.tcpUserTimeout`, for whoever keeps a connection.
+    pub fn tcp_user_timeout(&self) -> Duration {
+        self.settings.load().tcp_user_timeout
     }
 
     /// Dials under way.
@@ -216,7 +232,7 @@ impl Dialer {
             let name = sni(tls, &target.host);
             stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
         }
-        Ok(Dialed { stream, lease, requests: 0 })
+        Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
     }
 
     /// Connects through a parent: to the parent, its TLS, CONNECT.
@@ -388,6 +404,28 @@ impl Dialer {
         Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
     }
 
+    /// The addresses of a name as a dial would find them, none of them judged: what `explain --resolve` asks for.
+    ///
+    /// # Errors
+    /// See [`ResolveError`]; where one family has addresses, what became of the other does not matter.
+    pub async fn addresses(&self, name: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+        let mut lookup = self.resolver.load().lookup(name);
+        let (mut found, mut failed) = (Vec::new(), None);
+        while let Some((_, answer)) = lookup.next().await {
+            match answer {
+                Ok(ips) => found.extend_from_slice(&ips),
+                Err(error) => failed = Some(failed.map_or(error.clone(), |before: ResolveError| before.or(error))),
+            }
+        }
+        match failed {
+            Some(error) if found.is_empty() => Err(error),
+            _ => {
+                found.truncate(self.settings.load().dns.addresses_max);
+                Ok(found)
+            }
+        }
+    }
+
     /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.
     async fn reach_name(
         &self,
@@ -471,17 +509,41 @@ impl Dialer {
     }
 
     /// The key under which a connection of this flow is kept.
-    pub fn pool_key(&self, _cluster: &Arc<Cluster>, _target: &Target) -> PoolKey {
-        PoolKey {}
+    pub fn pool_key(&self, cluster: &Arc<Cluster>, target: &Target) -> PoolKey {
+        PoolKey::new(cluster, target)
     }
 
     /// An idle connection that is still open and has no unread byte, the most recently used first.
-    pub fn checkout(&self, _key: &PoolKey) -> Option<Dialed> {
-        None
+    pub fn checkout(&self, key: &PoolKey) -> Option<Dialed> {
+        let idle = self.pool.checkout(key);
+        if idle.is_some() {
+            metrics::pool_hit();
+        } else {
+            metrics::pool_miss();
+        }
+        idle
     }
 
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.
-    pub fn checkin(&self, _key: PoolKey, _dialed: Dialed) {}
+    pub fn checkin(&self, key: PoolKey, dialed: Dialed) {
+        if let Some(tcp) = dialed.stream.transport()
+            && dialed.requests == 0
+        {
+            // Not at the dial: most connections are gone before it could matter. The relay does the same for tunnels.
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(self.settings.load().tcp_user_timeout));
+        }
+        self.pool.checkin(key, dialed);
+    }
+
+    /// Closes every idle connection; the drain does so once no flow begins any more.
+    pub fn close_idle(&self) {
+        self.pool.close();
+    }
+
+    /// Idle connections.
+    pub fn idle(&self) -> usize {
+        self.pool.len()
+    }
 }
 
 /// Connects to an address that was judged; what only the connected socket tells is judged on it.
@@ -570,5 +632,217 @@ struct Pending<'a>(&'a AtomicUsize);
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::testing::*;
+    use super::*;
+    use crate::flow::ErrorType;
+    use crate::route::cluster::Balancing;
+
+    async fn dial(dialer: &Dialer, cluster: Cluster, target: &Target) -> (Result<Dialed, DialError>, DialTrace) {
+        let mut trace = DialTrace::default();
+        let dialed = dialer.dial(&Arc::new(cluster), target, soon(), &mut trace).await;
+        (dialed, trace)
+    }
+
+    fn error_of(dialed: Result<Dialed, DialError>) -> ErrorType {
+        dialed.map(|_| ()).unwrap_err().error_type()
+    }
+
+    #[tokio::test]
+    async fn a_literal_is_dialled_at_once_and_asks_no_server() {
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        let dialer = dialer();
+        let (dialed, trace) = dial(&dialer, cluster(), &target_at(addr)).await;
+        let stream = dialed.unwrap().stream;
+        assert_eq!(stream.peer_addr(), Some(addr));
+        assert!(stream.tcp().unwrap().nodelay().unwrap());
+        assert_eq!((trace.upstream, trace.attempts, trace.reused), (Some(addr), 1, false));
+        assert_eq!((dialer.dns_queries(), dialer.pending()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn target_port_replaces_the_port_asked_for() {
+        let listener = listen("127.0.0.1", 0).await;
+        let port = Some(listener.local_addr().unwrap().port());
+        let cluster = Cluster { discovery: Discovery::Asked { port }, ..cluster() };
+        assert!(dial(&dialer(), cluster, &target("127.0.0.1:1")).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_and_a_closed_address_are_told_apart() {
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        drop(listener);
+        let (dialed, trace) = dial(&dialer(), cluster(), &target_at(addr)).await;
+        let error = dialed.unwrap_err();
+        let failure = error.failure(&target_at(addr));
+        assert_eq!(failure.error, ErrorType::ConnectionRefused);
+        assert_eq!(&*failure.detail, format!("{addr} refused the connection"));
+        assert!(failure.log.contains(&format!("connect to {addr}: Connection refused")), "{}", failure.log);
+        assert_eq!(trace.upstream, Some(addr));
+
+        let (dialed, trace) = dial(&dialer(), cluster(), &target("10.0.0.1:80")).await;
+        assert_eq!(error_of(dialed), ErrorType::IpProhibited);
+        assert_eq!(trace.attempts, 0);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_never_answers_ends_at_the_connect_timeout() {
+        let spare = listen("127.0.0.1", 0).await.local_addr().unwrap();
+        let _hole = BlackHole::open(spare);
+        let cluster = Cluster { connect_timeout: Duration::from_millis(100), ..cluster() };
+        let started = Instant::now();
+        let (dialed, _) = dial(&dialer(), cluster, &target_at(spare)).await;
+        assert_eq!(error_of(dialed), ErrorType::ConnectionTimeout);
+        assert!((100..2000).contains(&started.elapsed().as_millis()));
+    }
+
+    #[tokio::test]
+    async fn own_listeners_are_loops_unless_a_resource_spells_them_and_the_admin_port_always() {
+        let listeners = [listen("127.0.0.1", 0).await, listen("127.0.0.1", 0).await];
+        let [proxy, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let dialer = dialer();
+        dialer.set_own(OwnListeners { proxies: vec![proxy], admin: Some(admin) });
+        let mut open = cluster();
+        open.addresses.policy =
+            Arc::new(crate::route::AddressPolicy { allow: nets(&["0.0.0.0/0", "::/0"]), deny: Default::default() });
+        for ip in ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", "localhost"] {
+            for own in [proxy, admin] {
+                let asked = target(&format!("{ip}:{}", own.port()));
+                let cluster = Cluster { addresses: open.addresses.clone(), ..cluster() };
+                assert_eq!(error_of(dial(&dialer, cluster, &asked).await.0), ErrorType::LoopDetected, "{asked}");
+            }
+        }
+        let spelled =
+            |addr: SocketAddr| Cluster { discovery: Discovery::Static(vec![endpoint(&addr.to_string())]), ..cluster() };
+        let asked = target("api.example:80");
+        assert_eq!(error_of(dial(&dialer, spelled(admin), &asked).await.0), ErrorType::LoopDetected);
+        assert!(dial(&dialer, spelled(proxy), &asked).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_listener_on_all_addresses_is_found_on_the_connected_socket() {
+        let listener = listen("0.0.0.0", 0).await;
+        let own = listener.local_addr().unwrap();
+        let dialer = dialer();
+        dialer.set_own(OwnListeners { proxies: vec![own], admin: None });
+        let peer = SocketAddr::from(([127, 0, 0, 1], own.port()));
+        let stream = tcp::connect(peer, &[]).await.unwrap();
+        assert!(OwnListeners::is_own_end(peer, stream.local_addr().unwrap()));
+        // Another address of this host, where it has one: nothing leaves it. Connecting a datagram socket sends nothing.
+        let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let Ok(()) = probe.connect("192.0.2.1:9") else {
+            eprintln!("this host has loopback addresses only");
+            return;
+        };
+        let peer = SocketAddr::new(probe.local_addr().unwrap().ip(), own.port());
+        let mut lan = cluster();
+        lan.addresses.opened = [peer.ip()].into_iter().collect();
+        let (dialed, trace) = dial(&dialer, lan, &target_at(peer)).await;
+        assert_eq!((error_of(dialed), trace.attempts), (ErrorType::LoopDetected, 1));
+    }
+
+    #[tokio::test]
+    async fn pending_dials_are_bounded_and_a_dropped_dial_leaves() {
+        let spare = listen("127.0.0.1", 0).await.local_addr().unwrap();
+        let _hole = BlackHole::open(spare);
+        let dialer = Arc::new(Dialer::new(DialSettings { pending_dials: 1, ..settings() }).unwrap());
+        let stuck = tokio::spawn({
+            let dialer = dialer.clone();
+            async move { dial(&dialer, cluster(), &target_at(spare)).await.0.map(|_| ()) }
+        });
+        until("one dial is pending", || dialer.pending() == 1).await;
+        let (dialed, _) = dial(&dialer, cluster(), &target_at(spare)).await;
+        assert_eq!(error_of(dialed), ErrorType::Overloaded);
+        assert_eq!(dialer.pending(), 1);
+        stuck.abort();
+        until("it left", || dialer.pending() == 0).await;
+    }
+
+    #[tokio::test]
+    async fn flows_are_dialled_from_the_source_of_the_right_family() {
+        let listener = listen("127.0.0.1", 0).await;
+        let addr = listener.local_addr().unwrap();
+        let source = ["::1", "127.0.0.9", "127.0.0.8"].map(|ip| ip.parse().unwrap()).to_vec();
+        let (dialed, _) = dial(&dialer(), Cluster { source, ..cluster() }, &target_at(addr)).await;
+        assert_eq!(dialed.unwrap().stream.local_addr().unwrap().ip(), IpAddr::from([127, 0, 0, 9]));
+    }
+
+    #[tokio::test]
+    async fn another_endpoint_is_tried_when_one_refuses_but_no_more_than_three() {
+        let good = listen("127.0.0.1", 0).await;
+        let good_addr = good.local_addr().unwrap();
+        let dead = listen("127.0.0.2", 0).await.local_addr().unwrap();
+        let of = |endpoints: Vec<Endpoint>| Cluster {
+            discovery: Discovery::Static(endpoints),
+            balancing: Balancing::RoundRobin,
+            ..cluster()
+        };
+        let (dialer, asked) = (dialer(), target("api.example:80"));
+        for _ in 0..4 {
+            let endpoints = vec![endpoint(&dead.to_string()), endpoint(&good_addr.to_string())];
+            let (dialed, trace) = dial(&dialer, of(endpoints), &asked).await;
+            assert!(dialed.is_ok());
+            assert_eq!(trace.upstream, Some(good_addr));
+        }
+        let (dialed, trace) = dial(&dialer, of(vec![endpoint(&dead.to_string()); 5]), &asked).await;
+        assert_eq!((error_of(dialed), trace.attempts), (ErrorType::ConnectionRefused, 3));
+        let (dialed, _) = dial(&dialer, of(vec![]), &asked).await;
+        assert_eq!(error_of(dialed), ErrorType::Unavailable);
+        let missing = Cluster { discovery: Discovery::Missing("subset v9 does not exist".into()), ..cluster() };
+        let failure = dial(&dialer, missing, &asked).await.0.unwrap_err().failure(&asked);
+        assert_eq!(failure.error, ErrorType::Configuration);
+        assert!(failure.log.contains("subset v9") && !failure.detail.contains("subset v9"));
+    }
+
+    #[tokio::test]
+    async fn open_flows_spread_over_endpoints_across_snapshots() {
+        let (one, other) = (listen("127.0.0.1", 0).await, listen("127.0.0.1", 0).await);
+        let addrs = [one.local_addr().unwrap(), other.local_addr().unwrap()];
+        let dialer = dialer();
+        let mut open = Vec::new();
+        let mut counts = [0_usize; 2];
+        for _ in 0..100 {
+            // A new cluster each time, as after a reload.
+            let endpoints = addrs.iter().map(|addr| endpoint(&addr.to_string())).collect();
+            let cluster = Cluster { discovery: Discovery::Static(endpoints), ..cluster() };
+            let (dialed, trace) = dial(&dialer, cluster, &target("api.example:80")).await;
+            counts[addrs.iter().position(|addr| trace.upstream == Some(*addr)).unwrap()] += 1;
+            open.push(dialed.unwrap());
+        }
+        assert!(counts[0].abs_diff(50) < 12, "{counts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_an_endpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let at = |path: &std::path::Path| Cluster {
+            discovery: Discovery::Static(vec![Endpoint { at: EndpointAddress::Unix(path.to_owned()), weight: 1 }]),
+            ..cluster()
+        };
+        let (dialed, _) = dial(&dialer(), at(&path), &target("api.example:80")).await;
+        let mut stream = dialed.unwrap().stream;
+        drop(listener.accept().await.unwrap());
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+        let (dialed, _) = dial(&dialer(), at(&dir.path().join("none")), &target("api.example:80")).await;
+        assert_eq!(error_of(dialed), ErrorType::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn the_straight_way_is_a_small_future() {
+        let (dialer, cluster, target, mut trace) =
+            (dialer(), Arc::new(cluster()), target("127.0.0.1:1"), DialTrace::default());
+        let size = size_of_val(&dialer.dial(&cluster, &target, soon(), &mut trace));
+        assert!(size <= 1600, "{size} bytes");
     }
 }

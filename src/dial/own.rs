@@ -39,6 +39,11 @@ impl OwnListeners {
         verdict
     }
 
+    /// True if dialling `peer` is known to reach ourselves before a socket tells more. `spelled`: a resource spells the address out.
+    pub fn is_ours(&self, peer: SocketAddr, spelled: bool) -> bool {
+        self.before(peer, spelled) == Before::Own
+    }
+
     /// Judges a connected socket whose port is that of a listener on all local addresses: it ends here if both ends are one host.
     pub(super) fn is_own_end(peer: SocketAddr, local: SocketAddr) -> bool {
         peer.ip().to_canonical() == local.ip().to_canonical()

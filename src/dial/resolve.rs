@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use super::hosts::{self, HostsFile};
 use super::{DnsSettings, Family};
+use crate::account::metrics::{self, DnsResult};
 use crate::flow::{ErrorType, Name};
 
 /// Answers questions for addresses. Cheap to share; dropped with its cache when the settings change.
@@ -206,7 +207,10 @@ impl Resolver {
         let question = (name.clone(), family);
         let mut table = self.state.table();
         match table.answers.get(&question) {
-            Some(known) if known.until > Instant::now() => return Asked::Known(known.answer.clone()),
+            Some(known) if known.until > Instant::now() => {
+                metrics::dns_cache_hit();
+                return Asked::Known(known.answer.clone());
+            }
             _ => {}
         }
         if let Some(answer) = table.asking.get(&question).and_then(|asking| asking.answer.upgrade()) {
@@ -269,6 +273,7 @@ impl Resolver {
                 Err(error) => (Err(failure(&error)), now + failure_ttl),
             };
             place.answered(answer.clone(), until);
+            metrics::dns_query(counted_as(&answer));
             answer
         }
     }
@@ -304,6 +309,16 @@ impl Drop for Place {
         if table.asking.get(&self.question).is_some_and(|asking| asking.number == self.number) {
             table.asking.remove(&self.question);
         }
+    }
+}
+
+/// How the metrics count an answer of a server.
+fn counted_as(answer: &Answer) -> DnsResult {
+    match answer {
+        Ok(_) => DnsResult::Found,
+        Err(ResolveError::NoSuchName | ResolveError::NoAddress) => DnsResult::NotFound,
+        Err(ResolveError::Timeout) => DnsResult::TimedOut,
+        Err(ResolveError::Refused(_) | ResolveError::Failed(_) | ResolveError::Overloaded(_)) => DnsResult::Failed,
     }
 }
 
@@ -432,5 +447,204 @@ fn failure(error: &NetError) -> ResolveError {
         NetError::Dns(DnsError::ResponseCode(code)) => ResolveError::Refused(code.to_str()),
         NetError::Timeout => ResolveError::Timeout,
         error => ResolveError::Failed(error.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text.as_bytes()).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn resolver(dns: &FakeDns) -> Resolver {
+        Resolver::new(&DnsSettings { servers: vec![dns.addr], ..settings().dns }, 100).unwrap()
+    }
+
+    /// Both answers, IPv6 and IPv4.
+    async fn both(resolver: &Resolver, host: &str) -> (Option<Answer>, Option<Answer>) {
+        let (mut lookup, mut answers) = (resolver.lookup(&name(host)), (None, None));
+        while let Some((family, answer)) = lookup.next().await {
+            match family {
+                IpFamily::V6 => answers.0 = Some(answer),
+                IpFamily::V4 => answers.1 = Some(answer),
+            }
+        }
+        assert!(lookup.is_over());
+        answers
+    }
+
+    async fn v4(resolver: &Resolver, host: &str) -> Answer {
+        both(resolver, host).await.1.unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_families_are_asked_once_until_the_ttl_is_over() {
+        let dns = FakeDns::start(|_, _| Reply::Addresses(vec![ip("192.0.2.1"), ip("2001:db8::1")], 1)).await;
+        let resolver = resolver(&dns);
+        for _ in 0..3 {
+            let (v6, v4) = both(&resolver, "a.example").await;
+            assert_eq!(
+                (&*v6.unwrap().unwrap(), &*v4.unwrap().unwrap()),
+                (&[ip("2001:db8::1")][..], &[ip("192.0.2.1")][..])
+            );
+            assert_eq!(dns.queries(), 2);
+        }
+        until("the TTL is over", || {
+            resolver.lookup(&name("a.example")).sole_address().is_none() && {
+                let table = resolver.state.table();
+                table.answers.values().all(|known| known.until <= Instant::now())
+            }
+        })
+        .await;
+        v4(&resolver, "a.example").await.unwrap();
+        assert_eq!(dns.queries(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_hundred_flows_share_one_question() {
+        let slow = |_: &str, _| {
+            let answer = Reply::Addresses(vec![ip("192.0.2.1")], 60);
+            Reply::Later(Duration::from_millis(50), Box::new(answer))
+        };
+        let dns = FakeDns::start(slow).await;
+        let resolver = resolver(&dns);
+        let answers = futures_util::future::join_all((0..100).map(|_| v4(&resolver, "slow.example"))).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!((dns.queries(), resolver.asked()), (2, 2));
+        assert!(resolver.state.table().asking.is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_such_name_is_remembered_with_and_without_soa() {
+        let soa = |name: &str, _| Reply::NoSuchName((name == "soa.example").then_some(600));
+        let dns = FakeDns::start(soa).await;
+        let resolver = resolver(&dns);
+        for host in ["soa.example", "plain.example"] {
+            let before = dns.queries();
+            for _ in 0..3 {
+                assert_eq!(v4(&resolver, host).await, Err(ResolveError::NoSuchName));
+            }
+            assert_eq!(dns.queries() - before, 2, "{host}");
+        }
+        let table = resolver.state.table();
+        let left = |host: &str| table.answers[&(name(host), IpFamily::V4)].until - Instant::now();
+        assert!(left("soa.example") > Duration::from_secs(500));
+        assert!(left("plain.example") <= Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_failures_asks_little() {
+        let dns = FakeDns::start(|_, _| Reply::Failure).await;
+        let resolver = resolver(&dns);
+        for _ in 0..50 {
+            assert_eq!(v4(&resolver, "broken.example").await, Err(ResolveError::Refused("Server Failure")));
+        }
+        assert!(dns.queries() <= 4, "{} queries: two families, two attempts", dns.queries());
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_costs_a_bounded_time_and_number_of_queries_and_is_remembered() {
+        let dns = FakeDns::start(|_, _| Reply::Silence).await;
+        let settings = DnsSettings { servers: vec![dns.addr], timeout: Duration::from_millis(100), ..settings().dns };
+        let resolver = Resolver::new(&settings, 100).unwrap();
+        let started = Instant::now();
+        assert_eq!(v4(&resolver, "silent.example").await, Err(ResolveError::Timeout));
+        assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
+        let queries = dns.queries();
+        assert!(queries <= 4, "{queries}");
+        assert_eq!(v4(&resolver, "silent.example").await, Err(ResolveError::Timeout));
+        assert_eq!(dns.queries(), queries);
+    }
+
+    #[tokio::test]
+    async fn of_five_hundred_addresses_sixteen_are_taken() {
+        let many: Vec<_> = (0..500_u16).map(|n| IpAddr::from([192, 0, (n >> 8) as u8, n as u8])).collect();
+        let dns = FakeDns::start(move |_, _| Reply::Addresses(many.clone(), 60)).await;
+        assert_eq!(v4(&resolver(&dns), "many.example").await.unwrap().len(), 16);
+    }
+
+    #[tokio::test]
+    async fn questions_are_bounded_and_end_when_nobody_waits() {
+        let dns = FakeDns::start(|_, _| Reply::Silence).await;
+        let resolver = Resolver::new(&DnsSettings { servers: vec![dns.addr], ..settings().dns }, 2).unwrap();
+        let mut stuck = resolver.lookup(&name("one.example"));
+        let polled = tokio::time::timeout(Duration::from_millis(20), stuck.next()).await;
+        assert!(polled.is_err());
+        assert_eq!(v4(&resolver, "two.example").await, Err(ResolveError::Overloaded(2)));
+        drop(stuck);
+        assert!(resolver.state.table().asking.is_empty());
+        // One that was never polled leaves as well.
+        drop(resolver.lookup(&name("three.example")));
+        assert!(resolver.state.table().asking.is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_the_family_of_the_settings_is_asked_for() {
+        let dns = FakeDns::start(|_, _| Reply::Addresses(vec![ip("192.0.2.1"), ip("2001:db8::1")], 60)).await;
+        let settings = DnsSettings { servers: vec![dns.addr], family: Family::V6, ..settings().dns };
+        let resolver = Resolver::new(&settings, 100).unwrap();
+        let (v6, v4) = both(&resolver, "a.example").await;
+        assert!(v6.unwrap().is_ok() && v4.is_none());
+        assert_eq!(dns.queries(), 1);
+    }
+
+    #[tokio::test]
+    async fn names_under_a_suffix_go_to_its_own_servers() {
+        let corp = FakeDns::start(|_, _| Reply::Addresses(vec![ip("10.0.0.1")], 60)).await;
+        let rest = FakeDns::start(|_, _| Reply::Addresses(vec![ip("192.0.2.1")], 60)).await;
+        let forward = vec![(name("corp.example"), vec![corp.addr])];
+        let settings = DnsSettings { servers: vec![rest.addr], forward, ..settings().dns };
+        let resolver = Resolver::new(&settings, 100).unwrap();
+        for (host, found) in
+            [("a.corp.example", "10.0.0.1"), ("corp.example", "10.0.0.1"), ("acorp.example", "192.0.2.1")]
+        {
+            assert_eq!(&*v4(&resolver, host).await.unwrap(), [ip(found)], "{host}");
+        }
+        assert_eq!((corp.queries(), rest.queries()), (4, 2));
+    }
+
+    #[tokio::test]
+    async fn the_hosts_file_and_localhost_ask_no_server() {
+        let dns = FakeDns::start(|_, _| Reply::Failure).await;
+        let dir = tempfile::tempdir().unwrap();
+        let hosts = dir.path().join("hosts");
+        std::fs::write(&hosts, "192.0.2.7 pinned.example\n").unwrap();
+        let settings = DnsSettings { servers: vec![dns.addr], hosts: Some(hosts), ..settings().dns };
+        let resolver = Resolver::new(&settings, 100).unwrap();
+        assert_eq!(resolver.lookup(&name("pinned.example")).sole_address(), Some(ip("192.0.2.7")));
+        let (v6, v4_answer) = both(&resolver, "localhost").await;
+        assert_eq!((&*v6.unwrap().unwrap(), &*v4_answer.unwrap().unwrap()), (&[ip("::1")][..], &[ip("127.0.0.1")][..]));
+        assert_eq!(v4(&resolver, "x.invalid").await, Err(ResolveError::NoSuchName));
+        assert_eq!(dns.queries(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_cache_is_bounded() {
+        let mut answers = HashMap::new();
+        let until = Instant::now() + Duration::from_secs(60);
+        for n in 0..ANSWERS_MAX {
+            let question = (name(&format!("n{n}.example")), IpFamily::V4);
+            answers.insert(question, Remembered { answer: Err(ResolveError::NoAddress), until });
+        }
+        make_room(&mut answers);
+        assert_eq!(answers.len(), ANSWERS_MAX / 2);
+        answers.values_mut().for_each(|known| known.until = Instant::now());
+        make_room(&mut answers);
+        assert!(answers.is_empty());
+    }
+
+    #[test]
+    fn the_more_telling_error_stays() {
+        let no_address = ResolveError::NoAddress;
+        assert_eq!(no_address.clone().or(ResolveError::Timeout), ResolveError::Timeout);
+        assert_eq!(ResolveError::NoSuchName.or(no_address), ResolveError::NoSuchName);
     }
 }

@@ -194,3 +194,174 @@ impl Failures {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::*;
+    use super::super::{Dialed, Dialer};
+    use super::*;
+    use crate::flow::{DialTrace, ErrorType};
+    use crate::route::{Cluster, Discovery};
+
+    async fn dial(dialer: &Dialer, cluster: Cluster, port: u16) -> (Result<Dialed, DialError>, DialTrace, Duration) {
+        let (mut trace, started) = (DialTrace::default(), Instant::now());
+        let target = target(&format!("a.example:{port}"));
+        let dialed = dialer.dial(&Arc::new(cluster), &target, soon(), &mut trace).await;
+        (dialed, trace, started.elapsed())
+    }
+
+    fn addresses(ips: &[&str]) -> impl Fn(&str, u16) -> Reply + Send + Sync + 'static {
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        move |_, _| Reply::Addresses(ips.clone(), 60)
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_after_the_delay_while_the_first_gets_no_answer() {
+        let good = listen("127.0.0.3", 0).await;
+        let port = good.local_addr().unwrap().port();
+        let _hole = BlackHole::open(SocketAddr::from(([127, 0, 0, 2], port)));
+        let dns = FakeDns::start(addresses(&["127.0.0.2", "127.0.0.3"])).await;
+        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        assert!(dialed.is_ok());
+        assert_eq!((trace.upstream, trace.attempts), (Some(good.local_addr().unwrap()), 2));
+        assert!((240..1500).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_address_is_followed_by_the_next_at_once() {
+        let good = listen("127.0.0.3", 0).await;
+        let port = good.local_addr().unwrap().port();
+        let dns = FakeDns::start(addresses(&["127.0.0.2", "::1", "127.0.0.3"])).await;
+        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        assert!(dialed.is_ok());
+        assert_eq!(trace.attempts, 3);
+        assert!(took < Duration::from_millis(240), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn families_alternate_beginning_with_ipv6() {
+        let mut queue = Queue::default();
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect::<Vec<_>>();
+        queue.add(IpFamily::V4, ips(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]));
+        queue.add(IpFamily::V6, ips(&["2001:db8::1", "2001:db8::2"]));
+        let order: Vec<_> = std::iter::from_fn(|| queue.next()).collect();
+        assert_eq!(order, ips(&["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "192.0.2.3"]));
+    }
+
+    #[tokio::test]
+    async fn a_dead_aaaa_question_delays_ipv4_by_fifty_milliseconds_only() {
+        let good = listen("127.0.0.1", 0).await;
+        let ip = good.local_addr().unwrap().ip();
+        let say = move |_: &str, kind| if kind == AAAA { Reply::Silence } else { Reply::Addresses(vec![ip], 60) };
+        let dns = FakeDns::start(say).await;
+        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), good.local_addr().unwrap().port()).await;
+        assert!(dialed.is_ok());
+        assert_eq!(trace.attempts, 1);
+        assert!((50..400).contains(&took.as_millis()), "{took:?}");
+        assert!(trace.dns >= Duration::from_millis(50));
+    }
+
+    #[tokio::test]
+    async fn dialling_begins_with_the_first_ipv6_answer() {
+        let good = listen("::1", 0).await;
+        let (ip, port) = (good.local_addr().unwrap().ip(), good.local_addr().unwrap().port());
+        let say = move |_: &str, kind| if kind == A { Reply::Silence } else { Reply::Addresses(vec![ip], 60) };
+        let dns = FakeDns::start(say).await;
+        let (dialed, _, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        assert!(dialed.is_ok());
+        assert!(took < Duration::from_millis(45), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn each_address_is_judged_and_only_permitted_ones_are_dialled() {
+        let good = listen("127.0.0.1", 0).await;
+        let port = good.local_addr().unwrap().port();
+        let dns = FakeDns::start(addresses(&["10.0.0.1", "169.254.169.254", "::ffff:10.0.0.2", "127.0.0.1"])).await;
+        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        assert!(dialed.is_ok());
+        assert_eq!((trace.attempts, trace.upstream), (1, good.local_addr().ok()));
+        assert!(took < Duration::from_millis(240), "{took:?}");
+
+        let dns = FakeDns::start(addresses(&["10.0.0.1", "192.168.0.1"])).await;
+        let (dialed, trace, _) = dial(&dialer_asking(&dns), cluster(), port).await;
+        assert_eq!(dialed.unwrap_err().error_type(), ErrorType::IpProhibited);
+        assert_eq!(trace.attempts, 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_sixteen_addresses_are_dialled_of_both_families_together() {
+        let port = listen("127.0.0.1", 0).await.local_addr().unwrap().port();
+        let many: Vec<_> = (1..=200_u8).map(|n| IpAddr::from([127, 0, 1, n])).chain(["::1".parse().unwrap()]).collect();
+        let dns = FakeDns::start(move |_, _| Reply::Addresses(many.clone(), 60)).await;
+        let (dialed, trace, _) = dial(&dialer_asking(&dns), cluster(), port).await;
+        assert_eq!(dialed.unwrap_err().error_type(), ErrorType::ConnectionRefused);
+        assert_eq!(trace.attempts, 16);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_name_with_first_address_only_dials_no_other() {
+        let good = listen("127.0.0.3", 0).await;
+        let port = good.local_addr().unwrap().port();
+        let dns = FakeDns::start(addresses(&["127.0.0.2", "127.0.0.3"])).await;
+        let of = |first_address_only| Cluster {
+            discovery: Discovery::Dns { endpoints: vec![endpoint(&format!("api.example:{port}"))], first_address_only },
+            ..cluster()
+        };
+        let dialer = dialer_asking(&dns);
+        assert!(dial(&dialer, of(true), 80).await.0.is_err());
+        assert!(dial(&dialer, of(false), 80).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_most_telling_error_of_a_lost_race_is_given() {
+        let port = listen("127.0.0.1", 0).await.local_addr().unwrap().port();
+        let _hole = BlackHole::open(SocketAddr::from(([127, 0, 0, 2], port)));
+        let dns = FakeDns::start(addresses(&["10.0.0.1", "127.0.0.2", "127.0.0.1"])).await;
+        let cluster = Cluster { connect_timeout: Duration::from_millis(300), ..cluster() };
+        let (dialed, trace, _) = dial(&dialer_asking(&dns), cluster, port).await;
+        assert_eq!(dialed.unwrap_err().error_type(), ErrorType::ConnectionRefused);
+        assert_eq!(trace.attempts, 2);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_a_silent_server_and_a_silent_address() {
+        let port = listen("127.0.0.1", 0).await.local_addr().unwrap().port();
+        let _hole = BlackHole::open(SocketAddr::from(([127, 0, 0, 1], port)));
+        let silent = FakeDns::start(|_, _| Reply::Silence).await;
+        let hole = FakeDns::start(addresses(&["127.0.0.1", "127.0.0.1"])).await;
+        for (dns, error) in [(silent, ErrorType::DnsTimeout), (hole, ErrorType::ConnectionTimeout)] {
+            let started = Instant::now();
+            let target = target(&format!("a.example:{port}"));
+            let deadline = started + Duration::from_millis(150);
+            let mut trace = DialTrace::default();
+            let dialed = dialer_asking(&dns).dial(&Arc::new(cluster()), &target, deadline, &mut trace).await;
+            assert_eq!(dialed.unwrap_err().error_type(), error);
+            assert!((140..1000).contains(&started.elapsed().as_millis()));
+        }
+    }
+
+    #[tokio::test]
+    async fn losers_of_a_race_are_closed() {
+        let slow = listen("127.0.0.2", 0).await;
+        // Both connect at about the same time; one is taken, and the other's end is seen by its peer.
+        let port = slow.local_addr().unwrap().port();
+        let other = listen("127.0.0.3", port).await;
+        let dns = FakeDns::start(addresses(&["127.0.0.2", "127.0.0.3"])).await;
+        let mut settings = settings();
+        settings.dns.servers = vec![dns.addr];
+        settings.happy_eyeballs_delay = Duration::ZERO;
+        let dialer = Dialer::new(settings).unwrap();
+        let (dialed, trace, _) = dial(&dialer, cluster(), port).await;
+        let dialed = dialed.unwrap();
+        assert_eq!(trace.attempts, 2);
+        let loser = if trace.upstream == slow.local_addr().ok() { other } else { slow };
+        let (mut peer, _) = loser.accept().await.unwrap();
+        let mut byte = [0];
+        let read = tokio::io::AsyncReadExt::read(&mut peer, &mut byte);
+        assert!(matches!(tokio::time::timeout(Duration::from_secs(5), read).await.unwrap(), Ok(0) | Err(_)));
+        drop(dialed);
+    }
+}

@@ -1,10 +1,15 @@
 //! HTTP/1, ours and strict: what is not RFC 9112 is refused, nothing is repaired. httparse tokenizes; everything else is here.
 
 pub mod body;
+mod error;
+mod fields;
 pub mod head;
+#[cfg(test)]
+mod oracle;
+mod target;
 pub mod write;
 
 pub use body::BodyLength;
-pub use head::{
-    HeadError, HeadLimits, RequestHead, RequestTarget, ResponseHead, Version, parse_request, parse_response,
-};
+pub use error::HeadError;
+pub use head::{HeadLimits, RequestHead, ResponseHead, Version, parse_request, parse_response};
+pub use target::RequestTarget;

@@ -1,5 +1,7 @@
 //! Which fields of a head travel on, and how: RFC 9110 §7.6, and what the other side must not see.
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 
 use crate::flow::{Scheme, Target};
@@ -117,6 +119,13 @@ pub fn is_loop(head: &RequestHead, name: &str) -> bool {
         let Ok(value) = std::str::from_utf8(value) else { return false };
         value.split(',').any(|member| member.split_whitespace().nth(1) == Some(name))
     })
+}
+
+/// The `Via` fields of a request as one value, if there are any.
+pub fn received_via(head: &RequestHead) -> Option<Cow<'_, str>> {
+    let mut values = head.all("via").map(String::from_utf8_lossy);
+    let first = values.next()?;
+    Some(values.fold(first, |joined, value| Cow::Owned(format!("{joined}, {value}"))))
 }
 
 fn write_via(out: &mut BytesMut, received: Version, name: &str) {

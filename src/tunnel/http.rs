@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::Proxy;
 use super::exchange::{Downstream, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange};
-use super::headers::Outbound;
+use super::headers::{self, Outbound};
 use crate::account::AccessRecord;
 use crate::dial::PoolKey;
 use crate::flow::{ErrorType, Failure, Scheme, Target};
@@ -75,20 +75,19 @@ impl Proxy {
         let limits = ExchangeLimits::new(&self.limits.load());
         let key = self.dialer.pool_key(cluster, plan.target);
         let (mut upstream, mut reused) = match self.idle(&key, pinned) {
-            Some(upstream) => (upstream, true),
-            None => (self.fresh(cluster, plan.target, record).await?, false),
+            Some(upstream) => {
+                let trace = record.trace_mut();
+                (trace.upstream, trace.local) = (upstream.dialed.peer, upstream.dialed.local);
+                (upstream, true)
+            }
+            None => (self.fresh(cluster, plan.target, head, record).await?, false),
         };
         loop {
             record.trace_mut().reused = reused;
             match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
-                Ok(exchanged) => {
-                    if exchanged.status == 407 && hop.is_some() {
-                        tracing::warn!(target = %plan.target, "a parent proxy asks for credentials");
-                    }
-                    return Ok(self.give_back(exchanged, key, cluster, pinned));
-                }
+                Ok(exchanged) => return Ok(self.give_back(exchanged, key, cluster, pinned)),
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = self.fresh(cluster, plan.target, record).await?;
+                    upstream = self.fresh(cluster, plan.target, head, record).await?;
                     reused = false;
                 }
                 Err(ExchangeError::Stale) => {
@@ -111,9 +110,11 @@ impl Proxy {
         &self,
         cluster: &Arc<Cluster>,
         target: &Target,
+        head: &RequestHead,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
-        let dialed = self.dial(cluster, target, record).await.map_err(ExchangeError::Failed)?;
+        let via = headers::received_via(head);
+        let dialed = self.dial(cluster, target, via.as_deref(), record).await.map_err(ExchangeError::Failed)?;
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
 
@@ -128,10 +129,9 @@ impl Proxy {
             Next::KeepAlive(upstream) | Next::Close(upstream) => upstream.take(),
             Next::Abort(_) | Next::Switched(_) => None,
         };
-        let Some(mut upstream) = upstream else { return exchanged };
-        upstream.dialed.requests = upstream.dialed.requests.saturating_add(1);
+        let Some(upstream) = upstream else { return exchanged };
         let requests_max = cluster.requests_per_connection_max;
-        if requests_max != 0 && upstream.dialed.requests >= requests_max {
+        if requests_max != 0 && upstream.dialed.requests.saturating_add(1) >= requests_max {
             return exchanged;
         }
         if exchanged.connection_bound_auth || pinned.as_ref().is_some_and(|pinned| pinned.key == key) {

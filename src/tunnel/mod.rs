@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::account::live::{Exceeded, LiveGuard};
-use crate::account::{AccessRecord, Account, Tunnels};
+use crate::account::{AccessRecord, Account, Tunnels, metrics};
 use crate::dial::{Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
+use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
 use crate::route::{Cluster, Refusal, Route, Snapshot};
 use crate::stream::Stream;
@@ -55,6 +55,21 @@ impl ViaName {
     }
 }
 
+/// A flow that the rules allow, to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The way.
+    pub route: &'a Route,
+    /// Who asks.
+    pub source: &'a Arc<Source>,
+    /// For what.
+    pub target: &'a Target,
+    /// Asked by SNI (else by CONNECT).
+    pub by_sni: bool,
+    /// `Via` of the client's CONNECT: goes on to a parent, so that two proxies that are each other's parent find the loop.
+    pub received_via: Option<&'a str>,
+}
+
 /// A flow whose upstream is ready for the client's first byte.
 #[derive(Debug)]
 pub struct Opened {
@@ -92,16 +107,10 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ErrorType::Overloaded`] when a bound on tunnels is reached, else what dialling said.
-    pub async fn open(
-        &self,
-        route: &Route,
-        source: &Arc<Source>,
-        ask: &Ask<'_>,
-        target: &Target,
-        record: &mut AccessRecord,
-    ) -> Result<Opened, Failure> {
-        let live = self.enter(route, source, matches!(ask, Ask::Sni), target)?;
-        let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, record).await?;
+    pub async fn open(&self, opening: Opening<'_>, record: &mut AccessRecord) -> Result<Opened, Failure> {
+        let Opening { route, source, target, by_sni, received_via } = opening;
+        let live = self.enter(route, source, by_sni, target)?;
+        let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, received_via, record).await?;
         Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout })
     }
 
@@ -139,11 +148,16 @@ impl Proxy {
         &self,
         cluster: &Arc<Cluster>,
         target: &Target,
+        received_via: Option<&str>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, Failure> {
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
-        let dialed = self.dialer.dial(cluster, target, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| error.failure(target))
+        let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
+        dialed.map_err(|error| {
+            let failure = error.failure(target);
+            metrics::dial_failed(failure.error);
+            failure
+        })
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {

@@ -1,1 +1,9 @@
-//! Integration tests.
+//! Integration tests: the built binary over real sockets, and the house it comes from.
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod drain;
+mod house;
+mod reload;
+mod run;
+mod support;

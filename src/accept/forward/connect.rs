@@ -1,21 +1,18 @@
 //! CONNECT: a tunnel of copied bytes, or one that we serve from the inside.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 
-use super::{Connection, Inside};
-use crate::account::AccessRecord;
+use super::{Connection, Inside, closing};
+use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
 use crate::http1::RequestHead;
 use crate::route::{Route, TunnelKind};
-use crate::stream::Stream;
 use crate::stream::sniff::{Sniffed, sniff};
-use crate::tunnel::Opened;
 use crate::tunnel::exchange::read_more;
+use crate::tunnel::{Opened, Opening, headers};
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n"; // no length: RFC 9110 §9.3.6
 const SNIFF_TIME: Duration = Duration::from_secs(5);
@@ -33,11 +30,11 @@ enum Connected {
 impl Connection {
     /// Serves a CONNECT; gives the connection back where HTTP follows on it.
     pub(super) async fn connect(mut self, head: RequestHead, target: Target) -> Option<Self> {
-        let mut record = self.record(&head, "-", &target.to_string());
+        let mut record = self.record(&head, Requested::Tunnel(&target));
         let connected = match self.authenticated(&head, &mut record).await {
             Ok(source) => {
                 self.source = source;
-                self.open(&target, &mut record).await
+                self.open(&head, &target, &mut record).await
             }
             Err(failure) => Err(failure),
         };
@@ -72,17 +69,23 @@ impl Connection {
         Ok(source)
     }
 
-    async fn open(&self, target: &Target, record: &mut AccessRecord) -> Result<Connected, Failure> {
+    async fn open(&self, head: &RequestHead, target: &Target, record: &mut AccessRecord) -> Result<Connected, Failure> {
         let flow = Flow { source: &self.source, ask: Ask::Connect, target: target.clone() };
         let route = self.proxy.route(&flow, record)?;
         if route.tunnel != TunnelKind::Opaque {
             return Ok(Connected::Inside(route));
         }
+        let via = headers::received_via(head);
+        let opening = Opening { received_via: via.as_deref(), ..self.opening(&route, target) };
         tokio::select! {
             biased;
-            opened = self.proxy.open(&route, &self.source, &flow.ask, target, record) => Ok(Connected::Tunnel(opened?)),
-            () = reset(&self.stream) => Ok(Connected::ClientGone),
+            opened = self.proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
+            () = closing::reset(&self.stream) => Ok(Connected::ClientGone),
         }
+    }
+
+    fn opening<'a>(&'a self, route: &'a Route, target: &'a Target) -> Opening<'a> {
+        Opening { route, source: &self.source, target, by_sni: false, received_via: None }
     }
 
     /// Hands both streams to the relay, as a small future of its own, so that this one can end.
@@ -104,7 +107,7 @@ impl Connection {
         match (&route.tunnel, self.first_bytes().await) {
             (_, Sniffed::Http1) => {}
             (TunnelKind::Detect(_), _) => {
-                match self.proxy.open(&route, &self.source, &Ask::Connect, &target, &mut record).await {
+                match self.proxy.open(self.opening(&route, &target), &mut record).await {
                     Ok(opened) => self.tunnel(opened, record),
                     Err(failure) => record.finish(Outcome::failed(failure.error, failure.log)),
                 }
@@ -133,25 +136,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Ends when the client resets the connection; a half-close, or bytes that wait, say nothing and are not waited for.
-async fn reset(stream: &Stream) {
-    let Some(tcp) = stream.tcp() else { return std::future::pending().await };
-    let mut looked = false;
-    poll_fn(|cx| {
-        if looked {
-            return Poll::Pending;
-        }
-        let mut byte = [0];
-        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {
-                looked = true;
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await;
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{After, Connection, Switched};
-use crate::account::AccessRecord;
+use super::{After, Connection, Switched, closing};
+use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
 use crate::http1::{RequestHead, RequestTarget};
 use crate::tunnel::exchange::{Downstream, ExchangeError, Exchanged, Next};
@@ -24,11 +24,12 @@ impl Connection {
         let asked = match self.asked(head) {
             Ok(asked) => asked,
             Err(failure) => {
-                let record = self.record(head, "-", "-");
+                let record = self.record(head, Requested::Unreadable);
                 return self.refuse(head, record, failure).await;
             }
         };
-        let mut record = self.record(head, asked.path, &asked.target.to_string());
+        let requested = Requested::Url { scheme: asked.scheme, target: &asked.target, path: asked.path };
+        let mut record = self.record(head, requested);
         let source = match self.admitted(head, &mut record).await {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
@@ -58,7 +59,7 @@ impl Connection {
                 let unread = !exchanged.request_whole;
                 let after = self.exchanged(exchanged, &source, plan, record);
                 if unread && matches!(after, After::Close) {
-                    self.linger().await;
+                    closing::linger(&mut self.stream, &mut self.patience).await;
                 }
                 after
             }
@@ -114,7 +115,8 @@ impl Connection {
         plan: HttpPlan<'_>,
         mut record: Box<AccessRecord>,
     ) -> After {
-        record.exchanged(exchanged.status, exchanged.received, exchanged.sent, exchanged.upstream_time);
+        record.response_fields(|name| exchanged.head.field(name));
+        record.exchanged(exchanged.head.status(), exchanged.received, exchanged.sent, exchanged.upstream_time);
         match exchanged.next {
             Next::KeepAlive(_) => {
                 record.finish(Outcome::Complete);

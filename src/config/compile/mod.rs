@@ -3,7 +3,7 @@
 //! [`services`] which resource declares which host, seen from each namespace · [`rules`] the DestinationRule of a host · [`clusters`] what to
 //! connect to · [`routes`] VirtualServices · [`credentials`] files and Secrets · [`allow`] the one-line list.
 
-mod allow;
+pub mod allow;
 mod clusters;
 mod credentials;
 mod literals;

@@ -1,0 +1,339 @@
+//! Wires everything: bind all, then serve; signals; reload; the order of the end.
+//!
+//! [`parts`] turns a configuration into what the data plane takes · [`listeners`] binds before it closes · `watch` notices changed
+//! files · `revoke` judges live tunnels again · `stop` ends in order.
+
+pub mod listeners;
+pub mod parts;
+
+mod admin_port;
+mod process;
+mod revoke;
+mod signals;
+mod stop;
+mod watch;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::runtime::Runtime;
+
+use self::admin_port::AdminPort;
+use self::listeners::{BindError, Listeners};
+use self::parts::{ConfigurationSource, Parts};
+use self::signals::{Signals, Wish};
+use self::stop::Drained;
+use self::watch::{Watch, fingerprint};
+use crate::account::{Account, AccountError, Tunnels, metrics};
+use crate::config::{Diagnostics, Severity};
+use crate::dial::{Dialer, OwnListeners};
+use crate::drain::Drain;
+use crate::tunnel::Proxy;
+
+/// How a proxy that was running ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// In order.
+    Drained,
+    /// At once, by a second signal.
+    Forced,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration has errors; they are in the list.
+    #[error("the configuration has errors")]
+    Configuration(Diagnostics),
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The way out cannot be set up.
+    #[error("dns: {0}")]
+    Dial(String),
+    /// The access log cannot be written.
+    #[error("mesh.accessLogFile")]
+    Account(#[from] AccountError),
+    /// The kernel refuses threads or signal handlers.
+    #[error("start the runtime")]
+    Runtime(#[source] io::Error),
+}
+
+const FLUSH_TIME: Duration = Duration::from_secs(2); // a log that nobody reads must not keep the process from ending
+const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
+
+/// Runs the proxy until a signal ends it. `announce` is told where it listens: once everything is bound
+/// and served, and again whenever a reload changed that.
+///
+/// # Errors
+/// See [`StartError`]; nothing is served then.
+pub fn run(source: ConfigurationSource, announce: impl Fn(&Addresses) + 'static) -> Result<End, StartError> {
+    let parts = source.load().map_err(StartError::Configuration)?;
+    process::raise_open_files();
+    let runtime = runtime(process::workers(parts.threads)).map_err(StartError::Runtime)?;
+    let account = Account::new(&parts.account)?;
+    let end = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(StartError::Runtime)?;
+        let mut app = App::start(source, parts, account.clone(), Box::new(announce)).await?;
+        Ok(app.run(&mut signals).await)
+    });
+    // Flows that are cut here write their lines when they are dropped, so the log is closed last.
+    runtime.shutdown_timeout(LAST_TASKS_TIME);
+    if !account.close(FLUSH_TIME) {
+        tracing::warn!("the access log was not written to its end");
+    }
+    end
+}
+
+fn runtime(workers: usize) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("egret-worker").enable_all().build()
+}
+
+/// Where the proxy listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Name and address of each listener.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// The admin port, if there is one.
+    pub admin: Option<SocketAddr>,
+}
+
+impl std::fmt::Display for Addresses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("listening")?;
+        self.listeners.iter().try_for_each(|(name, address)| write!(f, " {name}={address}"))?;
+        self.admin.iter().try_for_each(|address| write!(f, " admin={address}"))
+    }
+}
+
+/// A running proxy.
+struct App {
+    source: Arc<ConfigurationSource>,
+    proxy: Arc<Proxy>,
+    listeners: Listeners,
+    admin: AdminPort,
+    watch: Watch,
+    /// What of the running configuration is asked for later.
+    running: Running,
+    announce: Box<dyn Fn(&Addresses)>,
+    announced: Addresses,
+}
+
+/// The parts of the running configuration that no other module keeps.
+struct Running {
+    threads: usize,
+    drain: Duration,
+    files: Arc<[PathBuf]>,
+    fingerprint: u64,
+}
+
+impl App {
+    /// Binds everything, then serves.
+    async fn start(
+        source: ConfigurationSource,
+        parts: Parts,
+        account: Arc<Account>,
+        announce: Box<dyn Fn(&Addresses)>,
+    ) -> Result<Self, StartError> {
+        report(&parts.warnings);
+        let mut listeners = Listeners::default();
+        let plan = listeners.plan(parts.listeners)?;
+        let drain = Drain::default();
+        let mut admin = AdminPort::new(drain.clone());
+        let admin_plan = admin.plan(parts.admin)?;
+        let proxy = Arc::new(Proxy {
+            snapshot: ArcSwap::new(parts.snapshot),
+            limits: ArcSwap::from_pointee(parts.limits),
+            via: ArcSwap::from_pointee(parts.via),
+            account,
+            tunnels: Arc::new(Tunnels::default()),
+            dialer: Dialer::new(parts.dial).map_err(StartError::Dial)?,
+            drain,
+        });
+        let running = Running {
+            threads: parts.threads,
+            drain: parts.drain,
+            fingerprint: parts.fingerprint,
+            files: parts.files.into(),
+        };
+        let mut watch = Watch::new();
+        watch.set_files(&running.files);
+        admin.apply(admin_plan);
+        listeners.apply(plan, &proxy);
+        admin.ready();
+        metrics::config_loaded(proxy.snapshot.load().generation());
+        let mut app = Self {
+            source: Arc::new(source),
+            proxy,
+            listeners,
+            admin,
+            watch,
+            running,
+            announce,
+            announced: Addresses::default(),
+        };
+        app.tell_addresses();
+        Ok(app)
+    }
+
+    /// Obeys signals and changed files until the end.
+    async fn run(&mut self, signals: &mut Signals) -> End {
+        let deadline = loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Reload => self.reload("SIGHUP").await,
+                    Wish::ReopenLogs => self.proxy.account.reopen(),
+                    Wish::Stop => break Some(self.running.drain),
+                    Wish::StopWhenIdle => break None,
+                },
+                () = self.watch.changed() => {
+                    if self.files_differ().await {
+                        self.reload("a file changed").await;
+                    }
+                }
+            }
+        };
+        self.stop(deadline, signals).await
+    }
+
+    /// Compiles the configuration anew, off the workers, and puts it in force; if anything is wrong with it, the old one stays.
+    async fn reload(&mut self, why: &str) {
+        let started = Instant::now();
+        let source = self.source.clone();
+        let before = self.fingerprint().await;
+        let loaded = match tokio::task::spawn_blocking(move || source.load()).await {
+            Ok(loaded) => loaded,
+            Err(panic) => {
+                tracing::error!(why, %panic, "not reloaded, the old configuration stays: a bug of ours");
+                return;
+            }
+        };
+        // Taken before the files were read, so that a change in between counts as one; and whatever comes of the reload: the same
+        // bytes are not worth another try each minute.
+        self.running.fingerprint = before;
+        match loaded {
+            Ok(parts) => match self.apply(parts).await {
+                Ok((generation, revoked)) => {
+                    metrics::config_loaded(generation);
+                    let took = started.elapsed().as_millis();
+                    tracing::info!(why, generation, revoked, took_ms = took, "reloaded");
+                }
+                Err(error) => {
+                    metrics::config_rejected();
+                    tracing::error!(why, error = chain(&error), "not reloaded, the old configuration stays");
+                }
+            },
+            Err(diagnostics) => {
+                metrics::config_rejected();
+                report(&diagnostics);
+                tracing::error!(why, errors = diagnostics.errors(), "not reloaded, the old configuration stays");
+            }
+        }
+    }
+
+    /// Everything that can fail comes first; then all of it is in force at once.
+    async fn apply(&mut self, parts: Parts) -> Result<(u64, usize), StartError> {
+        report(&parts.warnings);
+        let plan = self.listeners.plan(parts.listeners)?;
+        let admin_plan = self.admin.plan(parts.admin)?;
+        self.proxy.account.set(&parts.account)?;
+        self.proxy.dialer.set_settings(parts.dial).map_err(StartError::Dial)?;
+        if parts.threads != self.running.threads {
+            tracing::warn!("threads: takes effect at the next start");
+        }
+        let generation = parts.snapshot.generation();
+        self.proxy.snapshot.store(parts.snapshot.clone());
+        self.proxy.limits.store(Arc::new(parts.limits));
+        self.proxy.via.store(Arc::new(parts.via));
+        self.admin.apply(admin_plan);
+        self.listeners.apply(plan, &self.proxy);
+        self.tell_addresses();
+        self.watch.set_files(&parts.files);
+        let same_files = *self.running.files == *parts.files;
+        self.running = Running {
+            threads: self.running.threads,
+            drain: parts.drain,
+            files: parts.files.into(),
+            fingerprint: if same_files { self.running.fingerprint } else { parts.fingerprint },
+        };
+        let (proxy, snapshot, on_revoke) = (self.proxy.clone(), parts.snapshot, parts.on_revoke);
+        // Off the workers: there may be 20,000 of them.
+        let judged = tokio::task::spawn_blocking(move || revoke::judge_again(&proxy, &snapshot, on_revoke)).await;
+        Ok((generation, judged.unwrap_or_default()))
+    }
+
+    async fn files_differ(&mut self) -> bool {
+        self.fingerprint().await != self.running.fingerprint
+    }
+
+    async fn fingerprint(&self) -> u64 {
+        let files = self.running.files.clone();
+        tokio::task::spawn_blocking(move || fingerprint(&files)).await.unwrap_or(self.running.fingerprint)
+    }
+
+    /// The dialler must not reach them, and whoever started us waits for them.
+    fn tell_addresses(&mut self) {
+        let addresses = Addresses { listeners: self.listeners.addresses().collect(), admin: self.admin.address() };
+        if addresses == self.announced {
+            return;
+        }
+        let proxies = addresses.listeners.iter().map(|(_, address)| *address).collect();
+        self.proxy.dialer.set_own(OwnListeners { proxies, admin: addresses.admin });
+        (self.announce)(&addresses);
+        self.announced = addresses;
+    }
+
+    async fn stop(&mut self, deadline: Option<Duration>, signals: &mut Signals) -> End {
+        self.listeners.close();
+        tracing::info!(
+            tunnels = self.proxy.tunnels.len(),
+            deadline_s = deadline.map(|deadline| deadline.as_secs_f64()),
+            "draining"
+        );
+        let proxy = self.proxy.clone();
+        let end = tokio::select! {
+            drained = stop::drain(&proxy, deadline) => {
+                let Drained { running, cut, dropped } = drained;
+                tracing::info!(running, cut_idle = cut.quiet, cut_busy = cut.busy, dropped, "drained");
+                End::Drained
+            }
+            () = second(signals) => {
+                tracing::warn!(running = self.proxy.drain.running(), "ended at once by a second signal");
+                End::Forced
+            }
+        };
+        self.admin.close();
+        end
+    }
+}
+
+/// Waits for a signal that ends the drain; the others have no meaning any more.
+async fn second(signals: &mut Signals) {
+    while !matches!(signals.next().await, Wish::Stop | Wish::StopWhenIdle) {}
+}
+
+/// Logs what is wrong with a configuration, one line each.
+fn report(diagnostics: &Diagnostics) {
+    for diagnostic in diagnostics {
+        match diagnostic.severity() {
+            Severity::Error => tracing::error!("{diagnostic}"),
+            Severity::Warning => tracing::warn!("{diagnostic}"),
+        }
+    }
+}
+
+/// An error with all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,199 @@
+//! From a configuration as read to the parts that the data plane takes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::listeners::Wanted;
+use super::watch::fingerprint;
+use crate::accept::ListenerSettings;
+use crate::accept::basic::{Basic, Htpasswd};
+use crate::account::{AccountSettings, Encoding, Format, LogTarget};
+use crate::config::compile::allow::Expansion;
+use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Settings};
+use crate::config::{Code, Configuration, Diagnostics, Sources};
+use crate::dial::{DialSettings, DnsSettings, Family};
+use crate::flow::{Limits, ListenerKind, ListenerName, Origin};
+use crate::route::{IpSet, Snapshot};
+use crate::tunnel::ViaName;
+
+/// Where a configuration comes from: read once at the start, and again for each reload.
+#[derive(Debug)]
+pub struct ConfigurationSource {
+    sources: Sources,
+    /// Our name where the settings give none: drawn once, so that a reload does not change it.
+    name: String,
+    generations: AtomicU64,
+}
+
+/// A configuration without errors, as the data plane takes it.
+#[derive(Debug)]
+pub struct Parts {
+    /// Workers; 0: as many as the process may use cores.
+    pub threads: usize,
+    /// What to listen on.
+    pub listeners: Vec<Wanted>,
+    /// The admin port, if there is to be one.
+    pub admin: Option<std::net::SocketAddr>,
+    /// The rules.
+    pub snapshot: Arc<Snapshot>,
+    /// The bounds.
+    pub limits: Limits,
+    /// Our name towards others.
+    pub via: ViaName,
+    /// The way out.
+    pub dial: DialSettings,
+    /// The access log.
+    pub account: AccountSettings,
+    /// How long the end may take.
+    pub drain: Duration,
+    /// What becomes of tunnels that these rules no longer allow.
+    pub on_revoke: OnRevoke,
+    /// Files and folders whose change calls for a reload.
+    pub files: Vec<PathBuf>,
+    /// Their content when they were read.
+    pub fingerprint: u64,
+    /// What the operator should look at.
+    pub warnings: Diagnostics,
+    settings: Settings,
+}
+
+impl ConfigurationSource {
+    /// What the command line says of it.
+    pub fn new(sources: Sources) -> Self {
+        let name = format!("egret-{:08x}", fastrand::u32(..));
+        Self { sources, name, generations: AtomicU64::new(0) }
+    }
+
+    /// Reads and compiles all of it. Blocks.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, warnings included.
+    pub fn load(&self) -> Result<Parts, Diagnostics> {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let Configuration { settings, snapshot, mut diagnostics, inputs } =
+            Configuration::load(&self.sources, generation);
+        let via = self.via(&settings.via);
+        let listeners = settings.listeners.iter().map(|of| listener(of, &settings, &mut diagnostics)).collect();
+        let account = account(&settings.mesh.access_log, &settings, &mut diagnostics);
+        diagnostics.sort();
+        if diagnostics.errors() > 0 {
+            return Err(diagnostics);
+        }
+        Ok(Parts {
+            threads: settings.threads,
+            listeners,
+            admin: match settings.admin {
+                Admin::Off => None,
+                Admin::Address(address) => Some(address),
+            },
+            snapshot: Arc::new(snapshot),
+            limits: settings.limits.clone(),
+            dial: dial(&settings, &via),
+            via,
+            account,
+            drain: settings.drain,
+            on_revoke: settings.on_revoke,
+            fingerprint: fingerprint(&inputs),
+            files: inputs,
+            warnings: diagnostics,
+            settings,
+        })
+    }
+
+    /// Everything that is wrong with it, warnings included. Blocks.
+    pub fn check(&self) -> Diagnostics {
+        self.load().map_or_else(|errors| errors, |parts| parts.warnings)
+    }
+
+    fn via(&self, via: &settings::Via) -> ViaName {
+        let name = via.name.as_deref().unwrap_or(&self.name).to_owned();
+        ViaName { name, send: via.send }
+    }
+}
+
+fn listener(listener: &Listener, settings: &Settings, diagnostics: &mut Diagnostics) -> Wanted {
+    let kind = match listener.protocol {
+        Protocol::Forward => ListenerKind::Forward,
+        Protocol::Sni => ListenerKind::Sni,
+    };
+    let name = ListenerName { name: listener.name.value.to_string(), kind };
+    let settings = ListenerSettings {
+        name: Arc::new(name),
+        workload: settings.workload_of(listener),
+        clients: listener.admitted().map(IpSet::from_iter),
+        basic: listener.clients.basic.as_ref().and_then(|basic| credentials(basic, settings, diagnostics)),
+        sni_port: listener.upstream_port,
+    };
+    Wanted { address: listener.address.value, settings }
+}
+
+/// The users of a listener; what is wrong with the file is reported at the place that names it.
+fn credentials(basic: &settings::Basic, settings: &Settings, diagnostics: &mut Diagnostics) -> Option<Arc<Basic>> {
+    let path = &basic.htpasswd.value;
+    let (code, problem) = match std::fs::read_to_string(path) {
+        Ok(text) => match Htpasswd::parse(&text) {
+            Ok(users) => return Some(Arc::new(Basic::new(&basic.realm, users))),
+            Err(error) => (Code::BadValue, error.to_string()),
+        },
+        Err(error) => (Code::InputUnreadable, error.to_string()),
+    };
+    settings.report(code, basic.htpasswd.span, format!("{}: {problem}", path.display()), diagnostics);
+    None
+}
+
+fn account(log: &settings::AccessLog, settings: &Settings, diagnostics: &mut Diagnostics) -> AccountSettings {
+    let encoding = match log.encoding {
+        settings::Encoding::Text => Encoding::Text,
+        settings::Encoding::Json => Encoding::Json,
+        settings::Encoding::Squid => Encoding::Squid,
+    };
+    if let Err(error) = Format::compile(encoding, &log.format.value) {
+        settings.report(Code::BadValue, log.format.span, super::chain(&error), diagnostics);
+    }
+    let target = log.file.as_ref().map_or(LogTarget::Off, |file| LogTarget::parse(&file.to_string_lossy()));
+    AccountSettings { target, encoding, format: log.format.value.to_string() }
+}
+
+fn dial(settings: &Settings, via: &ViaName) -> DialSettings {
+    let dns = &settings.dns;
+    let family = match dns.family {
+        settings::Family::Any => Family::Any,
+        settings::Family::V4 => Family::V4,
+        settings::Family::V6 => Family::V6,
+    };
+    DialSettings {
+        dns: DnsSettings {
+            servers: dns.servers.clone(),
+            family,
+            timeout: dns.timeout,
+            attempts: dns.attempts,
+            hosts: dns.hosts.clone(),
+            negative_ttl: dns.negative_ttl,
+            failure_ttl: dns.failure_ttl,
+            addresses_max: dns.addresses_max,
+            forward: dns.forward.clone(),
+        },
+        happy_eyeballs_delay: settings.dial.happy_eyeballs_delay,
+        tcp_user_timeout: settings.dial.tcp_user_timeout,
+        pending_dials: settings.limits.pending_dials,
+        dns_queries: settings.limits.dns_queries,
+        idle_pool: settings.limits.idle_pool,
+        head_bytes: settings.limits.head_bytes,
+        via: via.sent().map(Into::into),
+    }
+}
+
+impl Parts {
+    /// The ServiceEntry that the `allow` entry at a place stands for.
+    pub fn expansion(&self, origin: &Origin) -> Option<String> {
+        let settings = &self.settings;
+        let is_there = |span| {
+            let Origin { file, line, column, .. } = settings.origin(span);
+            (file, line, column) == (origin.file.clone(), origin.line, origin.column)
+        };
+        let index = settings.allow.iter().position(|entry| is_there(entry.span))?;
+        Expansion::parse(&settings.allow[index].value, index, &settings.workload.namespace).ok()
+    }
+}

@@ -1,0 +1,171 @@
+//! Notices that a file of the configuration changed: by inotify, and every minute by reading, for file systems that tell nothing.
+//!
+//! Folders are watched, not files: editors and Kubernetes replace a file by renaming another over it (`..data` of a mounted volume
+//! is a link to a folder), and a watch on the old file would see nothing from then on.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+// Trailing: counted from the last event, so that a tool which writes ten files is waited for.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+// A folder that is written to all the time must not keep a change from being seen.
+const DEBOUNCE_MAX: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_secs(60);
+
+/// Watches the files of a configuration.
+#[derive(Debug)]
+pub(super) struct Watch {
+    events: mpsc::Receiver<()>,
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+    poll_at: Instant,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub(super) fn new() -> Self {
+        // One slot is enough: an event says only that something happened.
+        let (tell, events) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = tell.try_send(()); // full: the one in there says it already
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| tracing::warn!(%error, "changed files are noticed within a minute only"))
+            .ok();
+        Self { events, watcher, folders: BTreeSet::new(), poll_at: Instant::now() + POLL }
+    }
+
+    /// Watches the folders of `files` (and `files` that are folders themselves) in place of those before.
+    pub(super) fn set_files(&mut self, files: &[PathBuf]) {
+        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder_of(file)).collect();
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.folders.difference(&wanted) {
+            let _ = watcher.unwatch(gone); // a folder that was removed is not watched any more anyway
+        }
+        for new in wanted.difference(&self.folders) {
+            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %new.display(), %error, "changes here are noticed within a minute only");
+            }
+        }
+        self.folders = wanted;
+    }
+
+    /// Waits until files may have changed; whether they did, [`fingerprint`] tells. Dropping the future loses no event that was
+    /// not yet debounced but the pause begins anew.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            () = sleep_until(self.poll_at) => {}
+            event = self.events.recv(), if self.watcher.is_some() => {
+                if event.is_some() {
+                    self.settle().await;
+                }
+            }
+        }
+        self.poll_at = Instant::now() + POLL;
+    }
+
+    async fn settle(&mut self) {
+        let end = Instant::now() + DEBOUNCE_MAX;
+        loop {
+            let quiet = (Instant::now() + DEBOUNCE).min(end);
+            tokio::select! {
+                () = sleep_until(quiet) => return,
+                event = self.events.recv() => {
+                    if event.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn folder_of(file: &Path) -> Option<PathBuf> {
+    let folder = if file.is_dir() { file } else { file.parent()? };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    folder.is_dir().then(|| folder.to_owned())
+}
+
+/// The content of all files as one number, missing ones and the names in folders included. Blocks.
+pub(super) fn fingerprint(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        hash_content(file, &mut hasher);
+    }
+    hasher.finish()
+}
+
+fn hash_content(file: &Path, hasher: &mut DefaultHasher) {
+    let Ok(metadata) = std::fs::metadata(file) else { return };
+    if metadata.is_dir() {
+        let mut names: Vec<_> =
+            std::fs::read_dir(file).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names.hash(hasher);
+    } else if metadata.is_file() {
+        // FIFOs and devices are never read: they would block.
+        std::fs::read(file).ok().hash(hasher);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_by_renaming_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("egret.yaml");
+        fs::write(&file, "a").unwrap();
+        let mut watch = Watch::new();
+        watch.set_files(std::slice::from_ref(&file));
+        let before = fingerprint(std::slice::from_ref(&file));
+        for content in ["b", "c"] {
+            let new = folder.path().join("new");
+            fs::write(&new, content).unwrap();
+            fs::rename(&new, &file).unwrap();
+            timeout(LIMIT, watch.changed()).await.unwrap();
+            assert_ne!(fingerprint(std::slice::from_ref(&file)), before, "{content}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_any_event_the_files_are_looked_at_every_minute() {
+        let mut watch = Watch::new();
+        let start = Instant::now();
+        watch.changed().await;
+        assert!(start.elapsed() >= POLL && start.elapsed() < POLL * 2);
+    }
+
+    #[test]
+    fn the_fingerprint_knows_content_missing_files_and_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [folder.path().to_owned(), folder.path().join("a")];
+        let empty = fingerprint(&files);
+        fs::write(&files[1], "1").unwrap();
+        let one = fingerprint(&files);
+        assert_ne!(empty, one);
+        fs::write(&files[1], "2").unwrap();
+        assert_ne!(fingerprint(&files), one);
+        fs::write(&files[1], "1").unwrap();
+        assert_eq!(fingerprint(&files), one);
+        fs::write(folder.path().join("b"), "").unwrap();
+        assert_ne!(fingerprint(&files), one);
+    }
+}

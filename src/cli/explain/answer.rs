@@ -1,0 +1,640 @@
+//! The answer to a question: the plan of the data plane's own function, and what else can be judged without the network.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use super::question::Question;
+use super::stages::{StageReport, Trail};
+use super::suggest::{Suggestion, suggestions};
+use crate::accept::ListenerSettings;
+use crate::dial::OwnListeners;
+use crate::flow::{
+    Ask, ErrorType, Failure, Flow, Host, Identity, Name, Origin, Request, Source, Target, Workload,
+};
+use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::route::{
+    BLACK_HOLE_CLUSTER, Choice, Cluster, Discovery, Hop, Nearest, Origination, Protocol, Refusal, Route, Service,
+    Snapshot, Stage, TunnelKind, Via,
+};
+
+/// `egret explain -o json`, key by key (CONTRACT).
+#[derive(Debug, Serialize)]
+pub(super) struct Explanation {
+    pub(super) decision: Decision,
+    /// Name in the outcome table; null where allowed.
+    pub(super) reason: Option<&'static str>,
+    /// What an HTTP client gets from us; null where the upstream answers, and where there is nobody to send a status to.
+    pub(super) status: Option<u16>,
+    /// RFC 9209.
+    pub(super) error: Option<&'static str>,
+    pub(super) target: String,
+    pub(super) service: Option<String>,
+    pub(super) route: Option<String>,
+    pub(super) cluster: Option<String>,
+    pub(super) endpoints: Vec<String>,
+    pub(super) tls: Option<TlsReport>,
+    pub(super) via: Vec<HopReport>,
+    pub(super) stages: Vec<StageReport>,
+    pub(super) workload: WorkloadReport,
+    pub(super) generation: u64,
+    pub(super) tunnel: Option<&'static str>,
+    pub(super) unknown: Vec<String>,
+    pub(super) nearest: Option<NearestReport>,
+    /// The ServiceEntry that an `allow` entry stands for.
+    pub(super) expansion: Option<String>,
+    /// YAML that would allow what is refused.
+    pub(super) suggestions: Vec<Suggestion>,
+    /// Names whose addresses would decide.
+    #[serde(skip)]
+    pub(super) names: Vec<Name>,
+    /// What is asked, in one line.
+    #[serde(skip)]
+    pub(super) asked: String,
+    /// The sentence of the refusal.
+    #[serde(skip)]
+    pub(super) refusal: Option<String>,
+}
+
+/// Two decisions only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Decision {
+    Allow,
+    Deny,
+}
+
+/// TLS that we originate.
+#[derive(Debug, Serialize)]
+pub(super) struct TlsReport {
+    pub(super) mode: &'static str,
+    pub(super) sni: Option<String>,
+    pub(super) at: Option<String>,
+}
+
+/// A parent proxy on the way.
+#[derive(Debug, Serialize)]
+pub(super) struct HopReport {
+    pub(super) cluster: String,
+    pub(super) endpoints: Vec<String>,
+    pub(super) tls: Option<TlsReport>,
+    pub(super) asks_for: String,
+    pub(super) authorization: bool,
+    pub(super) absolute_form: bool,
+    pub(super) at: Option<String>,
+}
+
+/// Who we act for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WorkloadReport {
+    namespace: String,
+    service_account: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// The rule that comes nearest to allowing what is refused.
+#[derive(Debug, Serialize)]
+pub(super) struct NearestReport {
+    pub(super) rule: String,
+    pub(super) differs_in: &'static str,
+    pub(super) declared: String,
+    pub(super) at: Option<String>,
+}
+
+/// What DNS said of a name.
+pub(super) type Answers = BTreeMap<Name, Result<Vec<IpAddr>, Failure>>;
+
+/// Everything that an answer depends on.
+pub(super) struct Asking<'a> {
+    pub(super) listener: &'a ListenerSettings,
+    pub(super) client: IpAddr,
+    pub(super) user: Option<&'a str>,
+    pub(super) sni: Option<&'a str>,
+    pub(super) snapshot: &'a Snapshot,
+    /// Listening addresses of ours, as configured.
+    pub(super) own: &'a OwnListeners,
+    pub(super) answers: &'a Answers,
+    /// The YAML that an `allow` entry at this place stands for.
+    pub(super) expansion: &'a dyn Fn(&Origin) -> Option<String>,
+}
+
+impl Asking<'_> {
+    /// Goes through the seven stages. `text` is TARGET as typed.
+    pub(super) fn explain(&self, text: &str, question: Result<Question, Failure>) -> Explanation {
+        let mut trail = Trail::default();
+        let admitted = self.judge_listener(&mut trail);
+        let question = match question {
+            // The proxy reads a request before it asks who sent it.
+            Err(failure) => {
+                trail.refuse(Stage::Target, None, failure.detail.to_string());
+                return self.refused(text, None, failure, trail);
+            }
+            Ok(question) => question,
+        };
+        let source = match admitted {
+            Ok(source) => source,
+            Err(failure) => return self.refused(text, Some(&question), failure, trail),
+        };
+        trail.pass(Stage::Target, None, describe_target(question.target()));
+        let flow = flow(&question, &source);
+        let choice = self.snapshot.route(&flow);
+        trail.would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.to_string());
+        match &choice.verdict {
+            Ok(route) => self.routed(&question, choice.service.as_deref(), route, trail),
+            Err(refusal) => {
+                let nearest = self.snapshot.nearest(&flow);
+                self.refused_by_policy(text, &question, &choice, refusal, nearest, trail)
+            }
+        }
+    }
+
+    fn judge_listener(&self, trail: &mut Trail) -> Result<Source, Failure> {
+        let name = printable(&self.listener.name.name);
+        if self.listener.clients.as_ref().is_some_and(|clients| !clients.contains(self.client)) {
+            let failure =
+                Failure::new(ErrorType::ClientDenied, format!("clients at {} may not use this proxy", self.client));
+            trail.refuse(Stage::Listener, None, format!("clients.from of listener {name} leaves {} out", self.client));
+            return Err(failure);
+        }
+        let identity = match (&self.listener.basic, self.user) {
+            (None, None) => None,
+            (Some(basic), Some(user)) if basic.knows(user) => {
+                trail.unknown.push(format!("credentials: the password of {} is not asked for here", printable(user)));
+                Some(Identity::User(user.into()))
+            }
+            (Some(_), user) => {
+                let detail = match user {
+                    None => "this proxy asks for user and password",
+                    Some(_) => "user or password is wrong",
+                };
+                let why = match user {
+                    None => format!("listener {name} asks for user and password; --user NAME asks as one of them"),
+                    Some(user) => format!("the htpasswd file of listener {name} has no user {}", printable(user)),
+                };
+                trail.refuse(Stage::Listener, None, why);
+                return Err(Failure::new(ErrorType::AuthenticationRequired, detail));
+            }
+            (None, Some(user)) => {
+                trail.unknown.push(format!("credentials: listener {name} asks nobody, {} counts for nothing", printable(user)));
+                None
+            }
+        };
+        let who = identity.as_ref().map(|identity| format!(", as {}", printable(identity.as_str()))).unwrap_or_default();
+        trail.pass(Stage::Listener, None, format!("{} may use listener {name}{who}", self.client));
+        Ok(Source {
+            peer: SocketAddr::new(self.client, 0),
+            local: self.own.proxies.first().copied().unwrap_or_else(|| SocketAddr::new(self.client, 0)),
+            listener: self.listener.name.clone(),
+            workload: self.listener.workload.clone(),
+            identity,
+        })
+    }
+
+    fn routed(&self, question: &Question, service: Option<&Service>, route: &Route, mut trail: Trail) -> Explanation {
+        let (at, found) = match service {
+            Some(service) => (place(&service.origin), describe_service(service)),
+            None => (None, "no resource names it; outboundTrafficPolicy lets pass what is unknown".to_owned()),
+        };
+        let found = match &trail.would_deny {
+            Some(would_deny) => format!("{found} (report: would be refused, {would_deny})"),
+            None => found,
+        };
+        trail.pass(Stage::Registry, at, found);
+        trail.pass(Stage::Authorization, None, "no policy applies".to_owned());
+        let plan = Plan { question, route };
+        let problem = match plan.problem() {
+            Some(failure) => {
+                trail.refuse(Stage::Route, place(&route.origin), failure.log.to_string());
+                Some(failure)
+            }
+            None => {
+                trail.pass(Stage::Route, place(&route.origin), plan.describe());
+                self.judge_addresses(&plan, &mut trail).err()
+            }
+        };
+        if problem.is_none() {
+            trail.skip(Stage::Consistency, self.describe_consistency());
+        }
+        let cluster = &route.cluster;
+        Explanation {
+            service: service.map(|service| service.host.to_string()),
+            route: Some(route.name.to_string()),
+            cluster: Some(cluster.name.to_string()),
+            endpoints: endpoints(cluster, question.target()),
+            tls: cluster.tls.as_ref().map(|tls| TlsReport::of(tls, question.target())),
+            via: hops(cluster, question.target()),
+            tunnel: plan.tunnel(),
+            expansion: (self.expansion)(&route.origin).or_else(|| service.and_then(|s| (self.expansion)(&s.origin))),
+            suggestions: problem.as_ref().map_or_else(Vec::new, |failure| {
+                suggestions(failure.error, Some(question), self.listener, self.client, service, None)
+            }),
+            ..self.blank(question.target().to_string(), asked(question), problem, plan.status(), trail)
+        }
+    }
+
+    fn refused_by_policy(
+        &self,
+        text: &str,
+        question: &Question,
+        choice: &Choice,
+        refusal: &Refusal,
+        nearest: Option<Nearest>,
+        mut trail: Trail,
+    ) -> Explanation {
+        let service = choice.service.as_deref();
+        for stage in [Stage::Registry, Stage::Authorization, Stage::Route] {
+            if stage >= refusal.stage {
+                break;
+            }
+            let at = service.filter(|_| stage == Stage::Registry).and_then(|service| place(&service.origin));
+            let text = match (stage, service) {
+                (Stage::Registry, Some(service)) => describe_service(service),
+                (Stage::Registry, None) => "no resource names it".to_owned(),
+                _ => "no policy applies".to_owned(),
+            };
+            trail.pass(stage, at, text);
+        }
+        trail.refuse(refusal.stage, refusal.origin.as_ref().and_then(place), refusal.detail.to_string());
+        let failure = Failure::new(refusal.error, refusal.detail.clone());
+        let suggestions =
+            suggestions(refusal.error, Some(question), self.listener, self.client, service, nearest.as_ref());
+        let black_hole = refusal.error == ErrorType::NotFound;
+        Explanation {
+            service: service.map(|service| service.host.to_string()),
+            cluster: black_hole.then(|| BLACK_HOLE_CLUSTER.to_owned()),
+            nearest: nearest.map(NearestReport::of),
+            suggestions,
+            ..self.refused(text, Some(question), failure, trail)
+        }
+    }
+
+    fn refused(&self, text: &str, question: Option<&Question>, failure: Failure, trail: Trail) -> Explanation {
+        let target = question.map_or_else(|| printable(text), |question| question.target().to_string());
+        let asked = question.map_or_else(|| printable(text), asked);
+        let suggestions = suggestions(failure.error, question, self.listener, self.client, None, None);
+        Explanation { suggestions, ..self.blank(target, asked, Some(failure), None, trail) }
+    }
+
+    fn blank(
+        &self,
+        target: String,
+        asked: String,
+        failure: Option<Failure>,
+        status_if_allowed: Option<u16>,
+        trail: Trail,
+    ) -> Explanation {
+        let row = failure.as_ref().map(|failure| failure.error.row());
+        let kind = self.listener.name.kind;
+        let status = match &failure {
+            Some(failure) => failure.error.status(kind),
+            None => status_if_allowed,
+        };
+        Explanation {
+            decision: if failure.is_some() { Decision::Deny } else { Decision::Allow },
+            reason: row.map(|row| row.reason),
+            status,
+            error: row.map(|row| row.rfc9209),
+            target,
+            service: None,
+            route: None,
+            cluster: None,
+            endpoints: Vec::new(),
+            tls: None,
+            via: Vec::new(),
+            workload: WorkloadReport::of(&self.listener.workload),
+            generation: self.snapshot.generation(),
+            tunnel: None,
+            nearest: None,
+            expansion: None,
+            suggestions: Vec::new(),
+            asked: format!("{asked} from {} through listener {}", self.client, printable(&self.listener.name.name)),
+            refusal: failure.map(|failure| failure.detail.to_string()),
+            names: trail.names.clone(),
+            unknown: trail.unknown.clone(),
+            stages: trail.finish(),
+        }
+    }
+
+    /// Judges what would be dialled, as far as it is known: literals and fixed addresses always, names where DNS was asked.
+    fn judge_addresses(&self, plan: &Plan<'_>, trail: &mut Trail) -> Result<(), Failure> {
+        if let (Question::Connect(_), true) = (plan.question, plan.route.tunnel != TunnelKind::Opaque) {
+            trail.skip(Stage::Addresses, "judged for each request inside the tunnel; ask with http://".to_owned());
+            return Ok(());
+        }
+        let (mut judged, mut known) = (Vec::new(), false);
+        for step in plan.steps() {
+            let mut refused = None;
+            let before = judged.len();
+            for (host, port) in &step.addresses {
+                match self.addresses_of(host, trail) {
+                    Addresses::Unknown => judged.push(format!("{host} not judged")),
+                    Addresses::Failed(failure) => refused = Some(failure),
+                    Addresses::Known(addresses) => {
+                        let spelled = step.spelled && host.ip().is_some();
+                        for ip in addresses {
+                            match self.judge_address(step.cluster, SocketAddr::new(ip, *port), spelled) {
+                                Ok(()) => {
+                                    known = true;
+                                    judged.push(format!("{ip} may be dialled"));
+                                }
+                                Err(failure) => refused = Some(failure),
+                            }
+                        }
+                    }
+                }
+            }
+            // As when dialling: one address that may be dialled is enough.
+            if let (true, Some(failure)) = (judged.len() == before, refused) {
+                trail.refuse(Stage::Addresses, place(&step.cluster.origin), failure.log.to_string());
+                return Err(failure);
+            }
+        }
+        match (judged.is_empty(), known) {
+            (true, _) => trail.pass(Stage::Addresses, None, "none to judge: a Unix socket, or the parent resolves".to_owned()),
+            (false, true) => trail.pass(Stage::Addresses, None, judged.join(", ")),
+            (false, false) => {
+                trail.skip(Stage::Addresses, format!("{}: DNS is asked only with --resolve", judged.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    fn addresses_of(&self, host: &Host, trail: &mut Trail) -> Addresses {
+        let name = match host {
+            Host::Ip(ip) => return Addresses::Known(vec![*ip]),
+            Host::Name(name) => name,
+        };
+        match self.answers.get(name) {
+            Some(Ok(addresses)) => Addresses::Known(addresses.clone()),
+            Some(Err(failure)) => Addresses::Failed(failure.clone()),
+            None => {
+                trail.unknown.push(format!("addresses of {name}"));
+                trail.names.push(name.clone());
+                Addresses::Unknown
+            }
+        }
+    }
+
+    /// Judges an address as the dialler does. `spelled`: a resource spells it out, so that a listener of ours may be meant.
+    fn judge_address(&self, cluster: &Cluster, peer: SocketAddr, spelled: bool) -> Result<(), Failure> {
+        cluster.addresses.judge(peer.ip()).map_err(|prohibited| {
+            Failure::new(ErrorType::IpProhibited, "the address of this destination may not be reached")
+                .logged(format!("{prohibited}; a resource or addresses.allow would have to open it"))
+        })?;
+        if self.own.is_ours(peer, spelled) {
+            return Err(Failure::new(ErrorType::LoopDetected, format!("{peer} is this proxy itself")));
+        }
+        Ok(())
+    }
+
+    fn describe_consistency(&self) -> String {
+        match self.sni {
+            Some(sni) => format!("SNI {}: not compared with the target; this version does not check consistency", printable(sni)),
+            None => "not checked by this version".to_owned(),
+        }
+    }
+}
+
+/// What is known of a host's addresses.
+enum Addresses {
+    Known(Vec<IpAddr>),
+    Failed(Failure),
+    Unknown,
+}
+
+/// A route, and what it means for this question.
+struct Plan<'a> {
+    question: &'a Question,
+    route: &'a Route,
+}
+
+impl Plan<'_> {
+    /// What is judged before it is dialled: what a parent is asked for where that is an address, then where we connect to.
+    fn steps(&self) -> Vec<Step<'_>> {
+        let cluster = &*self.route.cluster;
+        let target = self.question.target();
+        match &cluster.via {
+            Via::Direct => vec![Step::of(cluster, target)],
+            Via::Connect(hop) => {
+                let mut asked = Step::of(cluster, hop.target.as_ref().unwrap_or(target));
+                asked.addresses.retain(|(host, _)| host.ip().is_some() && hop.target.is_none());
+                vec![asked, Step::of(&hop.cluster, target)]
+            }
+        }
+    }
+
+    /// What is allowed but cannot work: references to what does not exist.
+    fn problem(&self) -> Option<Failure> {
+        if self.tunnel() == Some("terminated") {
+            return None; // 200 goes out first; requests inside fail
+        }
+        let cluster = &self.route.cluster;
+        let configuration = |log: &str| {
+            let detail = format!("the configuration for {} is incomplete", self.question.target());
+            Failure::new(ErrorType::Configuration, detail).logged(log)
+        };
+        let hop = match &cluster.via {
+            Via::Direct => None,
+            Via::Connect(hop) => Some(hop),
+        };
+        // A rule that says what the parent is asked for leaves nothing to the cluster's own endpoints.
+        let own = hop.is_none_or(|hop| hop.target.is_none()).then_some(&**cluster);
+        for cluster in own.into_iter().chain(hop.map(|hop| &*hop.cluster)) {
+            match &cluster.discovery {
+                Discovery::Missing(why) => return Some(configuration(why)),
+                Discovery::Static(endpoints) if endpoints.is_empty() => {
+                    let text = format!("{} has no endpoint", cluster.name);
+                    return Some(Failure::new(ErrorType::Unavailable, "this destination has no endpoint").logged(text));
+                }
+                _ => {}
+            }
+            if let Some(Err(why)) = cluster.tls.as_ref().map(|tls| &tls.client) {
+                return Some(configuration(why));
+            }
+        }
+        match hop.and_then(|hop| hop.authorization.as_ref()).map(|authorization| &authorization.value) {
+            Some(Err(why)) => Some(configuration(why)),
+            _ => None,
+        }
+    }
+
+    fn tunnel(&self) -> Option<&'static str> {
+        match (self.question, &self.route.tunnel) {
+            (Question::Http { .. }, _) | (_, TunnelKind::Detect(_)) => None,
+            (_, TunnelKind::Opaque) => Some("opaque"),
+            (_, TunnelKind::Terminated(_)) => Some("terminated"),
+        }
+    }
+
+    fn status(&self) -> Option<u16> {
+        matches!(self.question, Question::Connect(_)).then_some(200)
+    }
+
+    fn describe(&self) -> String {
+        let cluster = &self.route.cluster;
+        let mut text = format!("route {} to cluster {}", self.route.name, cluster.name);
+        if let Some(tls) = &cluster.tls {
+            text += &format!(", TLS {} originated", tls.mode);
+        }
+        if let Via::Connect(hop) = &cluster.via {
+            text += &format!(", through the parent proxy {}", endpoints(&hop.cluster, self.question.target()).join(", "));
+        }
+        match &self.route.tunnel {
+            TunnelKind::Terminated(why) => text += &format!("; the tunnel is terminated, because {why} needs HTTP"),
+            TunnelKind::Detect(why) => {
+                text += &format!("; the client's first bytes decide whether the tunnel is terminated, because of {why}");
+            }
+            TunnelKind::Opaque => {}
+        }
+        text
+    }
+}
+
+/// Addresses of one cluster of which at least one has to be good.
+struct Step<'a> {
+    cluster: &'a Cluster,
+    addresses: Vec<(Host, u16)>,
+    spelled: bool,
+}
+
+impl<'a> Step<'a> {
+    fn of(cluster: &'a Cluster, target: &Target) -> Self {
+        let addresses = match &cluster.discovery {
+            Discovery::Asked { port } => vec![(target.host.clone(), port.unwrap_or(target.port))],
+            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
+                endpoints.iter().filter_map(host_of).collect()
+            }
+            Discovery::Missing(_) => Vec::new(), // Plan::problem has spoken
+        };
+        Self { cluster, addresses, spelled: !matches!(cluster.discovery, Discovery::Asked { .. }) }
+    }
+}
+
+impl TlsReport {
+    fn of(tls: &Origination, target: &Target) -> Self {
+        let sni = match &tls.sni {
+            Sni::Fixed(name) => Some(name.to_string()),
+            Sni::Asked => target.host.name().map(Name::to_string),
+        };
+        Self { mode: tls.mode, sni, at: place(&tls.origin) }
+    }
+}
+
+impl HopReport {
+    fn of(hop: &Hop, target: &Target) -> Self {
+        Self {
+            cluster: hop.cluster.name.to_string(),
+            endpoints: endpoints(&hop.cluster, target),
+            tls: hop.cluster.tls.as_ref().map(|tls| TlsReport::of(tls, target)),
+            asks_for: hop.target.as_ref().unwrap_or(target).to_string(),
+            authorization: hop.authorization.is_some(),
+            absolute_form: hop.absolute_form,
+            at: place(&hop.origin),
+        }
+    }
+}
+
+impl WorkloadReport {
+    fn of(workload: &Workload) -> Self {
+        Self {
+            namespace: workload.namespace.to_string(),
+            service_account: workload.service_account.to_string(),
+            labels: workload.labels.clone(),
+        }
+    }
+}
+
+impl NearestReport {
+    fn of(nearest: Nearest) -> Self {
+        Self {
+            rule: nearest.rule.to_string(),
+            differs_in: nearest.differs_in,
+            declared: nearest.declared.into(),
+            at: place(&nearest.origin),
+        }
+    }
+}
+
+fn flow<'a>(question: &'a Question, source: &'a Source) -> Flow<'a> {
+    let ask = match question {
+        Question::Connect(_) => Ask::Connect,
+        Question::Sni(_) => Ask::Sni,
+        Question::Http { method, scheme, path, .. } => {
+            Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false })
+        }
+    };
+    Flow { source, ask, target: question.target().clone() }
+}
+
+fn endpoints(cluster: &Cluster, target: &Target) -> Vec<String> {
+    match &cluster.discovery {
+        Discovery::Asked { port } => {
+            vec![Target { host: target.host.clone(), port: port.unwrap_or(target.port) }.to_string()]
+        }
+        Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
+            endpoints.iter().map(|endpoint| describe_endpoint(&endpoint.at)).collect()
+        }
+        Discovery::Missing(_) => Vec::new(),
+    }
+}
+
+fn hops(cluster: &Cluster, target: &Target) -> Vec<HopReport> {
+    match &cluster.via {
+        Via::Direct => Vec::new(),
+        Via::Connect(hop) => vec![HopReport::of(hop, target)],
+    }
+}
+
+fn host_of(endpoint: &Endpoint) -> Option<(Host, u16)> {
+    match &endpoint.at {
+        EndpointAddress::Host(host, port) => Some((host.clone(), *port)),
+        EndpointAddress::Unix(_) => None,
+    }
+}
+
+fn describe_endpoint(at: &EndpointAddress) -> String {
+    match at {
+        EndpointAddress::Host(host, port) => Target { host: host.clone(), port: *port }.to_string(),
+        EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn describe_target(target: &Target) -> String {
+    match &target.host {
+        Host::Name(name) => format!("name {name}, port {}", target.port),
+        Host::Ip(ip) => format!("address {ip}, port {}", target.port),
+    }
+}
+
+fn describe_service(service: &Service) -> String {
+    let protocol = match service.protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Http2 => "HTTP2",
+        Protocol::Grpc => "GRPC",
+        Protocol::Tls => "TLS",
+        Protocol::Tcp => "TCP",
+        Protocol::Auto => "protocol detected",
+    };
+    let resource = if service.origin.resource.is_empty() { &*service.origin.file } else { &*service.origin.resource };
+    format!("{resource}: {} port {} ({protocol})", service.host, service.port)
+}
+
+fn asked(question: &Question) -> String {
+    match question {
+        Question::Connect(target) => format!("CONNECT {target}"),
+        Question::Sni(target) => format!("TLS to {target}"),
+        Question::Http { target, method, scheme, path } => format!("{method} {}://{target}{path}", scheme.as_str()),
+    }
+}
+
+/// `file:line:column`, where there is a file.
+fn place(origin: &Origin) -> Option<String> {
+    (origin.line > 0 || !origin.file.is_empty()).then(|| origin.to_string())
+}
+
+/// Control characters could drive the terminal that shows the answer.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

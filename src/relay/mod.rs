@@ -1,0 +1,141 @@
+//! Copies bytes both ways until both sides are done: half-close, idle limit, lifetime, counts per chunk.
+//!
+//! What is sent is never shown as complete when it was not: a side that breaks off resets the other one, and only a side that
+//! closed in order, or a tunnel that was quiet, ends with an orderly close.
+
+mod clock;
+mod scratch;
+mod splice;
+#[cfg(test)]
+mod tests;
+mod way;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use self::clock::Clock;
+use self::way::{End, Way};
+use crate::account::live::LiveGuard;
+use crate::flow::Ending;
+use crate::stream::Stream;
+
+pub use self::splice::spliced_bytes;
+
+/// The future of one open tunnel. Dropping it closes both sockets.
+///
+/// Written by hand because of its size: it is most of what an idle tunnel costs. It owns no buffer while nothing waits.
+#[derive(Debug)]
+pub struct Relay {
+    downstream: Stream,
+    upstream: Stream,
+    up: Way,
+    down: Way,
+    clock: Clock,
+    live: LiveGuard,
+}
+
+/// Bounds of a relay; zero means none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// Longest pause in which neither side takes a byte.
+    pub idle: Duration,
+    /// Longest life.
+    pub lifetime: Duration,
+}
+
+/// How a relay ended; `None` when both sides closed in order.
+pub type RelayEnd = Option<Ending>;
+
+impl Relay {
+    /// Joins the two sides. Bytes that were read too early on either ([`Stream::with_prefix`]) go first.
+    pub fn new(downstream: Stream, upstream: Stream, live: LiveGuard, limits: RelayLimits) -> Self {
+        let up = Way::new(&downstream, &upstream);
+        let down = Way::new(&upstream, &downstream);
+        Self { downstream, upstream, up, down, clock: Clock::new(limits), live }
+    }
+
+    /// The tunnel's entry among the live ones.
+    pub fn live(&self) -> &LiveGuard {
+        &self.live
+    }
+
+    /// Moves what can be moved now, both ways; ready when the tunnel is over by itself.
+    fn poll_ways(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let Self { downstream, upstream, up, down, live, .. } = self;
+        let up = match up.poll(cx, downstream, upstream, |bytes| live.add_received(bytes)) {
+            Poll::Ready(Err(End::Source)) => return Poll::Ready(Some(Ending::DownstreamReset)),
+            Poll::Ready(Err(End::Sink)) => return Poll::Ready(Some(Ending::UpstreamReset)),
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        };
+        let down = match down.poll(cx, upstream, downstream, |bytes| live.add_sent(bytes)) {
+            Poll::Ready(Err(End::Source)) => return Poll::Ready(Some(Ending::UpstreamReset)),
+            Poll::Ready(Err(End::Sink)) => return Poll::Ready(Some(Ending::DownstreamReset)),
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        };
+        if up.is_ready() && down.is_ready() { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    /// Ready once a bound is reached. Sets keepalive on the upstream socket when the tunnel has become an old one.
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let Self { clock, upstream, .. } = self;
+        clock.poll(cx, || keep_alive(upstream)).map(Some)
+    }
+
+    /// Makes the close of both sockets a reset where bytes were lost or under way, so that neither peer takes what it has for all.
+    fn close(&self, end: RelayEnd) {
+        let orderly = match end {
+            None | Some(Ending::IdleTimeout) => !self.up.is_holding() && !self.down.is_holding(),
+            Some(Ending::DownstreamReset | Ending::UpstreamReset) => false,
+            Some(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked) => {
+                self.clock.is_quiet() && !self.up.is_holding() && !self.down.is_holding()
+            }
+        };
+        if !orderly {
+            for tcp in [&self.downstream, &self.upstream].into_iter().filter_map(|stream| stream.transport()) {
+                let _ = tcp.set_zero_linger(); // fails only on a socket that is gone already
+            }
+        }
+    }
+}
+
+impl Future for Relay {
+    type Output = RelayEnd;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let this = self.get_mut();
+        let end = match this.live.poll_end(cx) {
+            Poll::Ready(why) => Some(why),
+            Poll::Pending => match this.poll_ways(cx) {
+                Poll::Ready(end) => end,
+                Poll::Pending => {
+                    if this.up.take_moved() | this.down.take_moved() {
+                        this.clock.moved();
+                    }
+                    std::task::ready!(this.poll_clock(cx))
+                }
+            },
+        };
+        this.close(end);
+        Poll::Ready(end)
+    }
+}
+
+/// A peer that vanished without a word is found out. Not done for young tunnels: most end before the first probe would go out.
+fn keep_alive(upstream: &Stream) {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    if let Some(tcp) = upstream.transport() {
+        let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&probes); // fails only on a socket that is gone already
+    }
+}
+
+// Two minutes until a dead peer is noticed, below the 350 s after which NAT gateways of the large clouds forget a flow.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 6;

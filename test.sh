@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change goes in: format, lints, tests, documentation. Installs what it misses.
+#
+#   ./test.sh            all of it
+#   ./test.sh --audit    also licences, banned crates and sources of the dependencies (cargo-deny)
+set -euo pipefail
+cd "$(dirname "$0")"
+
+audit=no
+for argument in "$@"; do
+    case $argument in
+        --audit) audit=yes ;;
+        *) echo "usage: ./test.sh [--audit]" >&2; exit 64 ;;
+    esac
+done
+
+step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
+
+# Peers that the tests talk to, as command:package. Each is started by its test on a port of its own; no service is needed.
+peers="cc:gcc curl:curl git:git wget:wget openssl:openssl python3:python3 node:nodejs nginx:nginx-light squid:squid-openssl htpasswd:apache2-utils"
+
+install_missing_packages() {
+    local missing="" peer
+    for peer in $peers; do
+        has "${peer%%:*}" || missing+=" ${peer#*:}"
+    done
+    # squid without OpenSSL cannot be a parent behind TLS; squid-openssl takes its place.
+    if has squid && ! squid_speaks_tls; then missing+=" squid-openssl"; fi
+    [ -n "$missing" ] || return 0
+    step "install:$missing"
+    local as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        has sudo || { echo "missing:$missing, and neither root nor sudo to install them" >&2; exit 69; }
+        as_root="sudo"
+    fi
+    # A policy that says 101 keeps the new services from being started; an existing policy is left alone.
+    local policy=/usr/sbin/policy-rc.d
+    local ours=no
+    if [ ! -e $policy ]; then
+        ours=yes
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+        $as_root chmod +x $policy
+    fi
+    local rc=0
+    { $as_root apt-get -qq update \
+        && $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null; } || rc=$?
+    if [ $ours = yes ]; then $as_root rm -f $policy; fi
+    return $rc
+}
+
+squid_speaks_tls() {
+    local squid
+    squid=$(command -v squid || echo /usr/sbin/squid)
+    "$squid" -v 2>/dev/null | grep -q -- --with-openssl
+}
+
+install_cargo() {
+    has cargo && return 0
+    if [ -x "$HOME/.cargo/bin/cargo" ]; then
+        PATH="$HOME/.cargo/bin:$PATH"
+        return 0
+    fi
+    step "install: rustup (the toolchain is named in rust-toolchain.toml)"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --default-toolchain none --no-modify-path
+    PATH="$HOME/.cargo/bin:$PATH"
+}
+
+# cargo-nextest runs each test in a process of its own, so that ports and signals stay apart; cargo test does without it.
+install_runner() {
+    cargo nextest --version >/dev/null 2>&1 && return 0
+    step "install: cargo-nextest"
+    cargo install -q --locked cargo-nextest || echo "could not be installed; cargo test runs the tests instead"
+}
+
+run_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --locked --no-fail-fast
+    else
+        cargo test --workspace --locked --no-fail-fast
+    fi
+}
+
+run_audit() {
+    cargo deny --version >/dev/null 2>&1 || { step "install: cargo-deny"; cargo install -q --locked cargo-deny; }
+    step "licences, bans, sources"
+    cargo deny --locked check bans licenses sources
+}
+
+install_missing_packages
+install_cargo
+step "format"
+cargo fmt --all --check
+step "clippy"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+step "doc"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --locked --no-deps --document-private-items
+if [ $audit = yes ]; then run_audit; fi
+install_runner
+step "examples in the documentation"
+cargo test --workspace --locked --doc -q
+step "tests" # last, so that the runner's summary is the last thing to be seen
+run_tests

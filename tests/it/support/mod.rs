@@ -1,0 +1,27 @@
+//! What integration tests share: a running Egret, origins for it to reach, and a client that speaks plainly.
+
+pub(crate) mod client;
+pub(crate) mod egret;
+pub(crate) mod folder;
+pub(crate) mod lines;
+pub(crate) mod origin;
+
+use std::time::Duration;
+
+pub(crate) use egret::{Egret, egret};
+pub(crate) use folder::Folder;
+
+/// How long a test waits for what has to come. Far above what it takes on a busy machine: only a failing test waits this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`]; `what` says what was waited for.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
