@@ -170,7 +170,8 @@ fn limits_and_clients_are_swapped() {
     let url = format!("http://origin.test:{}/", origin.address.port());
     let two_fields = |proxy| {
         let mut stream = client::dial(proxy);
-        write!(stream, "GET {url} HTTP/1.1\r\nHost: origin.test:{}\r\nAccept: */*\r\n\r\n", origin.address.port()).unwrap();
+        write!(stream, "GET {url} HTTP/1.1\r\nHost: origin.test:{}\r\nAccept: */*\r\n\r\n", origin.address.port())
+            .unwrap();
         client::read_answer(&mut stream).status
     };
     assert_eq!(two_fields(egret.proxy()), 200);

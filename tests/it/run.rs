@@ -49,7 +49,10 @@ fn a_connect_reaches_its_origin_and_leaves_one_line() {
     assert!(client::echoes(&mut tunnel, b"ping"));
     drop(tunnel);
     let line = egret.stdout.wait_for("CONNECT");
-    assert!(line.contains(&format!("\"CONNECT - HTTP/1.1\" 200 ")) && line.contains(&origin.address.to_string()), "{line}");
+    assert!(
+        line.contains(&format!("\"CONNECT - HTTP/1.1\" 200 ")) && line.contains(&origin.address.to_string()),
+        "{line}"
+    );
     assert_eq!(egret.stop(), Some(0));
     assert_eq!(egret.stdout.all().len(), 1);
 }

@@ -10,9 +10,7 @@ use super::stages::{StageReport, Trail};
 use super::suggest::{Suggestion, suggestions};
 use crate::accept::ListenerSettings;
 use crate::dial::OwnListeners;
-use crate::flow::{
-    Ask, ErrorType, Failure, Flow, Host, Identity, Name, Origin, Request, Source, Target, Workload,
-};
+use crate::flow::{Ask, ErrorType, Failure, Flow, Host, Identity, Name, Origin, Request, Source, Target, Workload};
 use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
 use crate::route::{
     BLACK_HOLE_CLUSTER, Choice, Cluster, Discovery, Hop, Nearest, Origination, Protocol, Refusal, Route, Service,
@@ -177,11 +175,14 @@ impl Asking<'_> {
                 return Err(Failure::new(ErrorType::AuthenticationRequired, detail));
             }
             (None, Some(user)) => {
-                trail.unknown.push(format!("credentials: listener {name} asks nobody, {} counts for nothing", printable(user)));
+                trail
+                    .unknown
+                    .push(format!("credentials: listener {name} asks nobody, {} counts for nothing", printable(user)));
                 None
             }
         };
-        let who = identity.as_ref().map(|identity| format!(", as {}", printable(identity.as_str()))).unwrap_or_default();
+        let who =
+            identity.as_ref().map(|identity| format!(", as {}", printable(identity.as_str()))).unwrap_or_default();
         trail.pass(Stage::Listener, None, format!("{} may use listener {name}{who}", self.client));
         Ok(Source {
             peer: SocketAddr::new(self.client, 0),
@@ -352,7 +353,9 @@ impl Asking<'_> {
             }
         }
         match (judged.is_empty(), known) {
-            (true, _) => trail.pass(Stage::Addresses, None, "none to judge: a Unix socket, or the parent resolves".to_owned()),
+            (true, _) => {
+                trail.pass(Stage::Addresses, None, "none to judge: a Unix socket, or the parent resolves".to_owned())
+            }
             (false, true) => trail.pass(Stage::Addresses, None, judged.join(", ")),
             (false, false) => {
                 trail.skip(Stage::Addresses, format!("{}: DNS is asked only with --resolve", judged.join(", ")));
@@ -391,7 +394,9 @@ impl Asking<'_> {
 
     fn describe_consistency(&self) -> String {
         match self.sni {
-            Some(sni) => format!("SNI {}: not compared with the target; this version does not check consistency", printable(sni)),
+            Some(sni) => {
+                format!("SNI {}: not compared with the target; this version does not check consistency", printable(sni))
+            }
             None => "not checked by this version".to_owned(),
         }
     }
@@ -479,12 +484,14 @@ impl Plan<'_> {
             text += &format!(", TLS {} originated", tls.mode);
         }
         if let Via::Connect(hop) = &cluster.via {
-            text += &format!(", through the parent proxy {}", endpoints(&hop.cluster, self.question.target()).join(", "));
+            text +=
+                &format!(", through the parent proxy {}", endpoints(&hop.cluster, self.question.target()).join(", "));
         }
         match &self.route.tunnel {
             TunnelKind::Terminated(why) => text += &format!("; the tunnel is terminated, because {why} needs HTTP"),
             TunnelKind::Detect(why) => {
-                text += &format!("; the client's first bytes decide whether the tunnel is terminated, because of {why}");
+                text +=
+                    &format!("; the client's first bytes decide whether the tunnel is terminated, because of {why}");
             }
             TunnelKind::Opaque => {}
         }

@@ -11,12 +11,7 @@ pub(super) enum Question {
     /// `CONNECT host:port`.
     Connect(Target),
     /// A request for a URL.
-    Http {
-        target: Target,
-        method: String,
-        scheme: Scheme,
-        path: String,
-    },
+    Http { target: Target, method: String, scheme: Scheme, path: String },
     /// A ClientHello.
     Sni(Target),
 }
@@ -127,7 +122,9 @@ mod tests {
 
     #[test]
     fn what_the_proxy_would_not_read_is_a_decision() {
-        for text in ["api.example.com", "api.example.com:0", "u@h:1", "a:1\r\nX: y", "http://u@h/", "ftp://h/", "http:///"] {
+        for text in
+            ["api.example.com", "api.example.com:0", "u@h:1", "a:1\r\nX: y", "http://u@h/", "ftp://h/", "http:///"]
+        {
             let Err(NoQuestion::Refused(failure)) = read(text, None) else { panic!("{text} was read") };
             assert_eq!(failure.error.row().status, 400, "{text}");
         }
