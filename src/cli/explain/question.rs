@@ -1,8 +1,10 @@
 //! What is asked about: TARGET becomes the request that a client would send, and the proxy's own parser reads it.
 
+use std::fmt;
+
 use bytes::BytesMut;
 
-use crate::flow::{ErrorType, Failure, ListenerKind, Scheme, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, ListenerKind, Request, Scheme, Source, Target};
 use crate::http1::{HeadLimits, RequestTarget, parse_request};
 
 /// A flow as a client would ask for it.
@@ -82,10 +84,32 @@ impl Question {
         }
     }
 
+    /// The flow that a client at `source` would make of it.
+    pub(super) fn flow<'a>(&'a self, source: &'a Source) -> Flow<'a> {
+        let ask = match self {
+            Self::Connect(_) => Ask::Connect,
+            Self::Sni(_) => Ask::Sni,
+            Self::Http { method, scheme, path, .. } => {
+                Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false })
+            }
+        };
+        Flow { source, ask, target: self.target().clone() }
+    }
+
     /// What is asked for.
     pub(super) fn target(&self) -> &Target {
         match self {
             Self::Connect(target) | Self::Sni(target) | Self::Http { target, .. } => target,
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(target) => write!(f, "CONNECT {target}"),
+            Self::Sni(target) => write!(f, "TLS to {target}"),
+            Self::Http { target, method, scheme, path } => write!(f, "{method} {}://{target}{path}", scheme.as_str()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::answer::{Decision, Explanation, printable};
+use super::report::{Decision, Explanation, printable};
 use super::stages::{Passed, StageReport};
 use crate::cli::environment::Look;
 
