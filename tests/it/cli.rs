@@ -121,7 +121,7 @@ fn check_reports_every_mistake_with_its_place() {
         .iter()
         .map(|d| (d["line"].as_u64().unwrap(), d["column"].as_u64().unwrap()))
         .collect();
-    assert_eq!(places, [(1, 1), (2, 26)]);
+    assert_eq!(places, [(1, 1), (2, 25)]);
 }
 
 #[test]

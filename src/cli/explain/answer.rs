@@ -112,7 +112,10 @@ impl Asking<'_> {
     fn routed(&self, question: &Question, service: Option<&Service>, route: &Route, mut trail: Trail) -> Explanation {
         let (at, found) = match service {
             Some(service) => (place(&service.origin), describe_service(service)),
-            None => (None, "no resource names it; outboundTrafficPolicy lets pass what is unknown".to_owned()),
+            None => {
+                let found = "no resource names it; outboundTrafficPolicy lets pass what is unknown";
+                (place(&self.snapshot.outbound.origin), found.to_owned())
+            }
         };
         let found = match &trail.would_deny {
             Some(would_deny) => format!("{found} (report: would be refused, {would_deny})"),
@@ -227,6 +230,7 @@ impl Asking<'_> {
             expansion: None,
             suggestions: Vec::new(),
             asked: format!("{asked} from {} through listener {}", self.client, printable(&self.listener.name.name)),
+            phrase: row.map(|row| row.phrase),
             refusal: failure.map(|failure| failure.detail.to_string()),
             names: trail.names.clone(),
             unknown: trail.unknown.clone(),

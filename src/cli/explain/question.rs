@@ -109,7 +109,12 @@ impl fmt::Display for Question {
         match self {
             Self::Connect(target) => write!(f, "CONNECT {target}"),
             Self::Sni(target) => write!(f, "TLS to {target}"),
-            Self::Http { target, method, scheme, path } => write!(f, "{method} {}://{target}{path}", scheme.as_str()),
+            Self::Http { target, method, scheme, path } => {
+                let authority = target.to_string();
+                let port = format!(":{}", scheme.default_port());
+                let authority = authority.strip_suffix(&port).unwrap_or(&authority);
+                write!(f, "{method} {}://{authority}{path}", scheme.as_str())
+            }
         }
     }
 }

@@ -43,6 +43,9 @@ pub(super) struct Explanation {
     /// What is asked, in one line.
     #[serde(skip)]
     pub(super) asked: String,
+    /// The reason phrase of the refusal.
+    #[serde(skip)]
+    pub(super) phrase: Option<&'static str>,
     /// The sentence of the refusal.
     #[serde(skip)]
     pub(super) refusal: Option<String>,
@@ -169,7 +172,7 @@ fn describe_endpoint(at: &EndpointAddress) -> String {
 
 /// `file:line:column`, where there is a file.
 pub(super) fn place(origin: &Origin) -> Option<String> {
-    (origin.line > 0 || !origin.file.is_empty()).then(|| origin.to_string())
+    (origin.line > 0).then(|| origin.to_string())
 }
 
 /// Control characters could drive the terminal that shows the answer.
