@@ -61,7 +61,7 @@ impl<'a> Context<'a> {
         Self { source, root, resource, confidential: false, diagnostics }
     }
 
-    /// From here on no value is repeated in messages: for Secrets.
+    /// From here on no value is repeated in messages and no line is shown: for Secrets.
     pub fn confidential(self) -> Self {
         Self { confidential: true, ..self }
     }
@@ -72,6 +72,9 @@ impl<'a> Context<'a> {
         let diagnostic = self.diagnostics.push(diagnostic);
         diagnostic.resource = self.resource.into();
         diagnostic.path = self.root.path_to(span).into();
+        if self.confidential {
+            diagnostic.snippet = None;
+        }
         diagnostic
     }
 

@@ -5,6 +5,8 @@ pub mod destination_rule;
 pub mod scalars;
 pub mod secret;
 pub mod service_entry;
+#[cfg(test)]
+mod tests;
 pub mod virtual_service;
 
 use std::fmt::Display;
@@ -108,7 +110,8 @@ pub(super) fn choice_annotation<T: Copy>(
     let found = names.iter().find(|(name, _)| **name == *text.value).map(|(_, value)| *value);
     if found.is_none() {
         let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-        let report = cx.report(Code::UnknownValue, text.span, format!("{:?} is none of the values known here", text.value));
+        let report =
+            cx.report(Code::UnknownValue, text.span, format!("{:?} is none of the values known here", text.value));
         report.found(text.value.clone()).help(format!("one of {}", all.join(", ")));
     }
     found

@@ -46,9 +46,14 @@ impl Expansion {
         let _ = match what {
             What::Host(host, resolution) => write!(yaml, "  hosts: [\"{host}\"]\n  resolution: {resolution}\n"),
             What::Net(net) => {
-                let digits: String = net.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+                let digits: String =
+                    net.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
                 // An entry needs a name; nobody can ask for one under .invalid (RFC 6761 §6.4).
-                write!(yaml, "  hosts: [\"n{digits}.allow.invalid\"]\n  addresses: [\"{}\"]\n  resolution: NONE\n", Shown(net))
+                write!(
+                    yaml,
+                    "  hosts: [\"n{digits}.allow.invalid\"]\n  addresses: [\"{}\"]\n  resolution: NONE\n",
+                    Shown(net)
+                )
             }
         };
         yaml.push_str("  ports:\n");
@@ -127,7 +132,9 @@ fn split_port(entry: &str) -> Result<(What, Option<u16>), String> {
         return Ok((What::Net(net), port));
     }
     if host == "*" {
-        return Err("`*` alone would open every destination: that is mesh.outboundTrafficPolicy.mode: ALLOW_ANY".to_owned());
+        return Err(
+            "`*` alone would open every destination: that is mesh.outboundTrafficPolicy.mode: ALLOW_ANY".to_owned()
+        );
     }
     check_wildcard_domain(host).map_err(|error| format!("{host:?}: {error}"))?;
     let host = crate::config::kinds::canonical_host(host);

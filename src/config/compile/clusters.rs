@@ -17,9 +17,7 @@ use crate::config::settings::Settings;
 use crate::config::source::{Span, Spanned};
 use crate::flow::{Host, Origin};
 use crate::route::cluster::{Authorization, Balancing, Endpoint, EndpointAddress, Hop, Origination, Sni};
-use crate::route::{
-    AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via,
-};
+use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via};
 
 /// Makes the clusters that one namespace sees.
 #[derive(Debug)]
@@ -86,12 +84,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     }
 
     /// The cluster a route leads to; one that fails every flow where the place does not exist.
-    pub(super) fn of_route(
-        &mut self,
-        place: &Place,
-        reference: Reference<'_>,
-        notes: &mut Notes<'_>,
-    ) -> Arc<Cluster> {
+    pub(super) fn of_route(&mut self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Arc<Cluster> {
         if let Some(made) = self.made.get(place) {
             return made.clone();
         }
@@ -223,7 +216,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         notes: &mut Notes<'_>,
     ) -> Hop {
         if matches!(declared.protocol, Protocol::Http2 | Protocol::Grpc) {
-            let message = format!("{} is asked as a parent proxy, which HTTP/2 is not supported for yet", declared.host);
+            let message =
+                format!("{} is asked as a parent proxy, which HTTP/2 is not supported for yet", declared.host);
             notes.once_with(declared.entry.resource, Code::ParentProtocol, declared.port.span, message, |diagnostic| {
                 diagnostic.help("a port of protocol HTTP or TCP is asked with HTTP/1.1");
             });
@@ -231,9 +225,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         let cluster = self.direct(declared, rule, subset, notes);
         let discovery = parent_discovery(declared, cluster.discovery.clone());
         let authorization = rule.and_then(Rule::authorization).map(|(resource, reference)| {
-            let value = self.credentials.authorization(&reference.value).map_err(|missing| {
-                report_missing(resource, reference.span, missing, "the parent proxy", notes)
-            });
+            let value = self
+                .credentials
+                .authorization(&reference.value)
+                .map_err(|missing| report_missing(resource, reference.span, missing, "the parent proxy", notes));
             Authorization { value }
         });
         Hop {
@@ -427,13 +422,7 @@ fn missing_span(tls: &Tls, whole: Span) -> Span {
     [tls.credential.as_ref(), tls.ca.as_ref(), client].into_iter().flatten().next().map_or(whole, |text| text.span)
 }
 
-fn report_missing(
-    resource: &Resource,
-    span: Span,
-    missing: Missing,
-    what: &str,
-    notes: &mut Notes<'_>,
-) -> Arc<str> {
+fn report_missing(resource: &Resource, span: Span, missing: Missing, what: &str, notes: &mut Notes<'_>) -> Arc<str> {
     let message = format!("{}: flows that need {what} fail with 503", missing.sentence);
     notes.once(resource, missing.code, span, message);
     missing.sentence.into()

@@ -59,7 +59,8 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
         notes: &mut Notes<'_>,
     ) {
         for (host, service) in &self.hosts {
-            let covered = if registry.ports(&host.value).is_empty() { registry.ports_covering(&host.value) } else { continue };
+            let covered =
+                if registry.ports(&host.value).is_empty() { registry.ports_covering(&host.value) } else { continue };
             let covers_some = || registry.iter().any(|other| crate::route::hosts::is_subset(&other.host, &host.value));
             if covered.is_empty() {
                 if !host.value.starts_with('*') || !covers_some() {
@@ -92,7 +93,8 @@ fn add_undeclared(
     notes: &mut Notes<'_>,
 ) {
     const PORT: u16 = 80;
-    let message = format!("no loaded resource declares {}: its http routes apply to port 80 only, as in Istio", host.value);
+    let message =
+        format!("no loaded resource declares {}: its http routes apply to port 80 only, as in Istio", host.value);
     notes.once(service.resource, Code::RuleWithoutService, host.span, message);
     let Some(routes) = compile(service, PORT, Protocol::Http, clusters, notes) else { return };
     let Some(to) = routes.http.clone() else { return };
@@ -156,8 +158,7 @@ fn cluster(
         _ => asked,
     });
     let subset = destination.subset.as_ref();
-    let place =
-        Place { host: host.value.clone(), port, subset: subset.map(|subset| subset.value.clone()), is_tcp };
+    let place = Place { host: host.value.clone(), port, subset: subset.map(|subset| subset.value.clone()), is_tcp };
     let reference = Reference {
         resource: Some(service.resource),
         host: host.span,

@@ -30,12 +30,7 @@ pub(super) struct Rule<'d, 'r> {
 }
 
 impl<'d, 'r> Rules<'d, 'r> {
-    pub(super) fn new(
-        rules: &'d [DestinationRule<'r>],
-        client: &'d str,
-        root: &'d str,
-        notes: &mut Notes<'_>,
-    ) -> Self {
+    pub(super) fn new(rules: &'d [DestinationRule<'r>], client: &'d str, root: &'d str, notes: &mut Notes<'_>) -> Self {
         let mut by_namespace: HashMap<Arc<str>, HostIndex<Rule<'d, 'r>>> = HashMap::new();
         for rule in rules {
             let namespace = &rule.resource.metadata.namespace;
@@ -77,14 +72,20 @@ impl<'d, 'r> Rules<'d, 'r> {
 impl<'d, 'r> Rule<'d, 'r> {
     fn merge(&mut self, rule: &'d DestinationRule<'r>, notes: &mut Notes<'_>) {
         if rule.export_to != self.first.export_to {
-            let message = format!("{} decides for {} and exports to others: they are not merged", self.first.resource.label, rule.host.value);
+            let message = format!(
+                "{} decides for {} and exports to others: they are not merged",
+                self.first.resource.label, rule.host.value
+            );
             notes.once(rule.resource, Code::LostRule, rule.host.span, message);
             return;
         }
         if self.policy_of.policy.is_empty() {
             self.policy_of = rule;
         } else if !std::ptr::eq(self.policy_of, rule) && !rule.policy.is_empty() {
-            let message = format!("the traffic policy of {} counts for {}: it came first", self.policy_of.resource.label, rule.host.value);
+            let message = format!(
+                "the traffic policy of {} counts for {}: it came first",
+                self.policy_of.resource.label, rule.host.value
+            );
             notes.once(rule.resource, Code::LostRule, rule.host.span, message);
         }
         for subset in &rule.subsets {

@@ -66,8 +66,7 @@ impl<'e, 'r> Registry<'e, 'r> {
             for port in &entry.ports {
                 // No flow of ours is UDP.
                 let Some(protocol) = port.protocol else { continue };
-                let declared =
-                    Declared { entry, host: host.value.clone(), hosts: hosts.clone(), port, protocol };
+                let declared = Declared { entry, host: host.value.clone(), hosts: hosts.clone(), port, protocol };
                 self.add_port(declared, notes);
             }
         }
@@ -122,6 +121,8 @@ fn report_lost_host(owner: &ServiceEntry<'_>, entry: &ServiceEntry<'_>, host: &S
         host.value, owner.resource.label
     );
     notes.once_with(entry.resource, Code::LostHost, host.span, message, |diagnostic| {
-        diagnostic.found(&*host.value).help("ports are merged only where namespace, resolution, labels and exportTo are equal");
+        diagnostic
+            .found(&*host.value)
+            .help("ports are merged only where namespace, resolution, labels and exportTo are equal");
     });
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::load::{Configuration, Sources};
 use crate::config::Diagnostics;
+use crate::config::load::{Configuration, Sources};
 use crate::route::sample::{ask, verdict, with_flow};
 use crate::route::{Choice, Discovery, Via};
 
@@ -61,11 +61,17 @@ impl Loaded {
 const REGISTRY_ONLY: &str = "mesh: { outboundTrafficPolicy: { mode: REGISTRY_ONLY } }\n";
 
 fn service_entry(name: &str, spec: &str) -> String {
-    format!("---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name} }}\nspec:\n{}\n", indent(spec))
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name} }}\nspec:\n{}\n",
+        indent(spec)
+    )
 }
 
 fn resource(kind: &str, name: &str, spec: &str) -> String {
-    format!("---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec:\n{}\n", indent(spec))
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec:\n{}\n",
+        indent(spec)
+    )
 }
 
 fn indent(text: &str) -> String {
@@ -95,13 +101,34 @@ fn discovery(choice: &Choice) -> String {
 fn each_resolution_is_asked_and_dialled_as_the_contract_says() {
     let entry = |name: &str, spec: &str| service_entry(name, spec);
     let rules = [
-        entry("none", "hosts: [none.test, '*.none.test']\naddresses: [192.0.2.0/24]\nports: [{ number: 443, name: tls, protocol: TLS, targetPort: 8443 }]\nresolution: NONE"),
-        entry("dynamic", "hosts: ['*.dynamic.test']\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DYNAMIC_DNS"),
-        entry("dns", "hosts: [dns.test]\naddresses: [198.51.100.1]\nports: [{ number: 443, name: tls, protocol: TLS, targetPort: 8443 }]\nresolution: DNS"),
-        entry("endpoints", "hosts: [endpoints.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DNS\nendpoints: [{ address: a.test, ports: { tls: 444 } }, { address: b.test }]"),
-        entry("robin", "hosts: [robin.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DNS_ROUND_ROBIN"),
-        entry("static", "hosts: [static.test]\naddresses: [198.51.100.2]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: STATIC\nendpoints: [{ address: 203.0.113.1 }]"),
-        entry("headless", "hosts: [headless.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: STATIC\nendpoints: [{ address: 203.0.113.2 }, { address: 203.0.113.3 }]"),
+        entry(
+            "none",
+            "hosts: [none.test, '*.none.test']\naddresses: [192.0.2.0/24]\nports: [{ number: 443, name: tls, protocol: TLS, targetPort: 8443 }]\nresolution: NONE",
+        ),
+        entry(
+            "dynamic",
+            "hosts: ['*.dynamic.test']\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DYNAMIC_DNS",
+        ),
+        entry(
+            "dns",
+            "hosts: [dns.test]\naddresses: [198.51.100.1]\nports: [{ number: 443, name: tls, protocol: TLS, targetPort: 8443 }]\nresolution: DNS",
+        ),
+        entry(
+            "endpoints",
+            "hosts: [endpoints.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DNS\nendpoints: [{ address: a.test, ports: { tls: 444 } }, { address: b.test }]",
+        ),
+        entry(
+            "robin",
+            "hosts: [robin.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DNS_ROUND_ROBIN",
+        ),
+        entry(
+            "static",
+            "hosts: [static.test]\naddresses: [198.51.100.2]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: STATIC\nendpoints: [{ address: 203.0.113.1 }]",
+        ),
+        entry(
+            "headless",
+            "hosts: [headless.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: STATIC\nendpoints: [{ address: 203.0.113.2 }, { address: 203.0.113.3 }]",
+        ),
         entry("empty", "hosts: [empty.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: STATIC"),
     ];
     let loaded = load(REGISTRY_ONLY, &rules.concat()).clean();
@@ -147,10 +174,16 @@ fn connect_meets_routes_as_the_contract_says() {
             "routed",
             &format!(
                 "hosts: [routed.test]\nhttp:\n- name: by-http\n  {}\ntls:\n- match: [{{ port: 443, sniHosts: [routed.test] }}]\n  {}\ntcp:\n- match: [{{ port: 81, destinationSubnets: [198.51.100.0/24] }}]\n  {}",
-                to(80), to(443), to(81)
+                to(80),
+                to(443),
+                to(81)
             ),
         ),
-        resource("DestinationRule", "originated", "host: originated.test\ntrafficPolicy: { portLevelSettings: [{ port: { number: 80 }, tls: { mode: SIMPLE } }] }"),
+        resource(
+            "DestinationRule",
+            "originated",
+            "host: originated.test\ntrafficPolicy: { portLevelSettings: [{ port: { number: 80 }, tls: { mode: SIMPLE } }] }",
+        ),
     ];
     let loaded = load(REGISTRY_ONLY, &rules.concat()).clean();
     let virtual_service = "VirtualService default/routed";
@@ -165,7 +198,10 @@ fn connect_meets_routes_as_the_contract_says() {
         // HTTP kinds: opaque unless something needs HTTP.
         ("plain.test:80", "outbound|80||plain.test"),
         ("routed.test:80", &format!("outbound|80||elsewhere.test terminated by {virtual_service}")),
-        ("originated.test:80", "outbound|80||originated.test over TLS terminated by DestinationRule default/originated"),
+        (
+            "originated.test:80",
+            "outbound|80||originated.test over TLS terminated by DestinationRule default/originated",
+        ),
         ("originated.test:443", "outbound|443||originated.test"),
         // Not declared: by the first bytes where http rules exist.
         ("plain.test:82", "outbound|82||plain.test"),
@@ -228,10 +264,24 @@ fn a_missing_parent_or_credential_fails_flows_and_is_a_warning() {
 #[test]
 fn a_tunnel_leads_to_its_fixed_target_by_way_of_the_proxy() {
     let rules = [
-        service_entry("proxy", "hosts: [proxy.corp.test]\nports: [{ number: 3128, name: http-connect, protocol: HTTP }]\nresolution: STATIC\nendpoints: [{ address: 192.0.2.9 }]"),
-        service_entry("far", "hosts: [far.test]\naddresses: [240.0.0.1]\nports: [{ number: 443, name: tls, protocol: TLS }, { number: 86, name: tcp, protocol: TCP }]\nresolution: DNS"),
-        resource("DestinationRule", "tunnel", "host: proxy.corp.test\ntrafficPolicy: { tls: { mode: SIMPLE, sni: proxy.corp.test } }\nsubsets:\n- name: tls\n  trafficPolicy: { tunnel: { targetHost: far.example, targetPort: 443 } }\n- name: plain"),
-        resource("VirtualService", "far", "hosts: [far.test]\ntls:\n- match: [{ sniHosts: [far.test] }]\n  route: [{ destination: { host: proxy.corp.test, subset: tls, port: { number: 3128 } } }]\ntcp:\n- route: [{ destination: { host: proxy.corp.test, subset: plain } }]"),
+        service_entry(
+            "proxy",
+            "hosts: [proxy.corp.test]\nports: [{ number: 3128, name: http-connect, protocol: HTTP }]\nresolution: STATIC\nendpoints: [{ address: 192.0.2.9 }]",
+        ),
+        service_entry(
+            "far",
+            "hosts: [far.test]\naddresses: [240.0.0.1]\nports: [{ number: 443, name: tls, protocol: TLS }, { number: 86, name: tcp, protocol: TCP }]\nresolution: DNS",
+        ),
+        resource(
+            "DestinationRule",
+            "tunnel",
+            "host: proxy.corp.test\ntrafficPolicy: { tls: { mode: SIMPLE, sni: proxy.corp.test } }\nsubsets:\n- name: tls\n  trafficPolicy: { tunnel: { targetHost: far.example, targetPort: 443 } }\n- name: plain",
+        ),
+        resource(
+            "VirtualService",
+            "far",
+            "hosts: [far.test]\ntls:\n- match: [{ sniHosts: [far.test] }]\n  route: [{ destination: { host: proxy.corp.test, subset: tls, port: { number: 3128 } } }]\ntcp:\n- route: [{ destination: { host: proxy.corp.test, subset: plain } }]",
+        ),
     ];
     let loaded = load(REGISTRY_ONLY, &rules.concat()).clean();
     let route = loaded.ask("far.test:443").verdict.expect("allowed");
@@ -247,8 +297,11 @@ fn a_tunnel_leads_to_its_fixed_target_by_way_of_the_proxy() {
 
 #[test]
 fn one_line_entries_stand_for_service_entries() {
-    let settings = format!("{REGISTRY_ONLY}allow: [api.github.test, '*.pypi.test:443', '10.0.0.5:5432', '10.1.0.0/16', 'db.test:5432', '[2001:db8::1]:25', mx.test:25]\n");
-    let rules = service_entry("db", "hosts: [db.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: NONE");
+    let settings = format!(
+        "{REGISTRY_ONLY}allow: [api.github.test, '*.pypi.test:443', '10.0.0.5:5432', '10.1.0.0/16', 'db.test:5432', '[2001:db8::1]:25', mx.test:25]\n"
+    );
+    let rules =
+        service_entry("db", "hosts: [db.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: NONE");
     let loaded = load(&settings, &rules).clean();
     for (asked, expected) in [
         ("api.github.test:443", "dns api.github.test:443"),
@@ -285,7 +338,9 @@ fn wrong_one_line_entries_are_named() {
 #[test]
 fn the_own_namespace_comes_first_then_the_oldest_and_equals_add_their_ports() {
     let entry = |name: &str, namespace: &str, more: &str, port: u16, resolution: &str| {
-        format!("---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name}, namespace: {namespace}{more} }}\nspec:\n  hosts: [a.test]\n  ports: [{{ number: {port}, name: tls, protocol: TLS }}]\n  resolution: {resolution}\n")
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name}, namespace: {namespace}{more} }}\nspec:\n  hosts: [a.test]\n  ports: [{{ number: {port}, name: tls, protocol: TLS }}]\n  resolution: {resolution}\n"
+        )
     };
     let old = ", creationTimestamp: '2020-01-01T00:00:00Z'";
     let rules = [
@@ -310,7 +365,9 @@ fn the_own_namespace_comes_first_then_the_oldest_and_equals_add_their_ports() {
 #[test]
 fn export_to_hides_what_is_not_for_the_namespace() {
     let entry = |host: &str, namespace: &str, export: &str| {
-        format!("---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {host}, namespace: {namespace} }}\nspec:\n  hosts: [{host}.test]\n  ports: [{{ number: 443, name: tls, protocol: TLS }}]\n  resolution: DNS\n  exportTo: {export}\n")
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {host}, namespace: {namespace} }}\nspec:\n  hosts: [{host}.test]\n  ports: [{{ number: 443, name: tls, protocol: TLS }}]\n  resolution: DNS\n  exportTo: {export}\n"
+        )
     };
     let rules = [
         entry("all", "other", "['*']"),
@@ -328,7 +385,9 @@ fn export_to_hides_what_is_not_for_the_namespace() {
 #[test]
 fn the_rule_of_the_clients_namespace_wins_then_the_services_then_the_root_s() {
     let rule = |namespace: &str, host: &str, seconds: u16, export: &str| {
-        format!("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: r{seconds}, namespace: {namespace} }}\nspec:\n  host: '{host}'\n  exportTo: {export}\n  trafficPolicy: {{ connectionPool: {{ tcp: {{ connectTimeout: {seconds}s }} }} }}\n")
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: r{seconds}, namespace: {namespace} }}\nspec:\n  host: '{host}'\n  exportTo: {export}\n  trafficPolicy: {{ connectionPool: {{ tcp: {{ connectTimeout: {seconds}s }} }} }}\n"
+        )
     };
     let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: { name: a, namespace: services }\nspec:\n  hosts: [a.test, b.test]\n  ports: [{ number: 443, name: tls, protocol: TLS }]\n  resolution: DNS\n";
     let timeout = |rules: &[String], asked: &str| {
@@ -354,9 +413,20 @@ fn the_rule_of_the_clients_namespace_wins_then_the_services_then_the_root_s() {
 #[test]
 fn port_settings_replace_and_subset_settings_are_laid_over() {
     let rules = [
-        service_entry("a", "hosts: [a.test]\nports: [{ number: 443, name: tls, protocol: TLS }, { number: 80, name: http, protocol: HTTP }]\nresolution: DNS"),
-        resource("DestinationRule", "a", "host: a.test\ntrafficPolicy:\n  connectionPool: { tcp: { connectTimeout: 1s, idleTimeout: 5s } }\n  loadBalancer: { simple: RANDOM }\n  portLevelSettings:\n  - port: { number: 80 }\n    tls: { mode: SIMPLE }\nsubsets:\n- name: s\n  trafficPolicy: { loadBalancer: { simple: ROUND_ROBIN } }"),
-        resource("VirtualService", "a", "hosts: [a.test]\ntls:\n- match: [{ sniHosts: [a.test] }]\n  route: [{ destination: { host: a.test, subset: s, port: { number: 443 } } }]"),
+        service_entry(
+            "a",
+            "hosts: [a.test]\nports: [{ number: 443, name: tls, protocol: TLS }, { number: 80, name: http, protocol: HTTP }]\nresolution: DNS",
+        ),
+        resource(
+            "DestinationRule",
+            "a",
+            "host: a.test\ntrafficPolicy:\n  connectionPool: { tcp: { connectTimeout: 1s, idleTimeout: 5s } }\n  loadBalancer: { simple: RANDOM }\n  portLevelSettings:\n  - port: { number: 80 }\n    tls: { mode: SIMPLE }\nsubsets:\n- name: s\n  trafficPolicy: { loadBalancer: { simple: ROUND_ROBIN } }",
+        ),
+        resource(
+            "VirtualService",
+            "a",
+            "hosts: [a.test]\ntls:\n- match: [{ sniHosts: [a.test] }]\n  route: [{ destination: { host: a.test, subset: s, port: { number: 443 } } }]",
+        ),
     ];
     let loaded = load("", &rules.concat()).clean();
     let cluster = |asked: &str| loaded.ask(asked).verdict.expect("allowed").cluster;
@@ -371,10 +441,21 @@ fn port_settings_replace_and_subset_settings_are_laid_over() {
 #[test]
 fn references_to_missing_things_are_warnings_and_fail_flows() {
     let rules = [
-        service_entry("a", "hosts: [a.test]\nports: [{ number: 80, name: http, protocol: HTTP }, { number: 443, name: tls, protocol: TLS }]\nresolution: DNS"),
-        resource("VirtualService", "a", "hosts: [a.test]\nhttp:\n- route: [{ destination: { host: b.test } }]\ntls:\n- match: [{ sniHosts: [a.test] }]\n  route: [{ destination: { host: a.test, subset: v1, port: { number: 443 } } }]"),
+        service_entry(
+            "a",
+            "hosts: [a.test]\nports: [{ number: 80, name: http, protocol: HTTP }, { number: 443, name: tls, protocol: TLS }]\nresolution: DNS",
+        ),
+        resource(
+            "VirtualService",
+            "a",
+            "hosts: [a.test]\nhttp:\n- route: [{ destination: { host: b.test } }]\ntls:\n- match: [{ sniHosts: [a.test] }]\n  route: [{ destination: { host: a.test, subset: v1, port: { number: 443 } } }]",
+        ),
         resource("DestinationRule", "c", "host: c.test\ntrafficPolicy: { loadBalancer: { simple: RANDOM } }"),
-        resource("VirtualService", "d", "hosts: [d.test]\nhttp:\n- route: [{ destination: { host: a.test, port: { number: 80 } } }]"),
+        resource(
+            "VirtualService",
+            "d",
+            "hosts: [d.test]\nhttp:\n- route: [{ destination: { host: a.test, port: { number: 80 } } }]",
+        ),
     ];
     let loaded = load(REGISTRY_ONLY, &rules.concat());
     assert_eq!(
@@ -395,8 +476,15 @@ fn references_to_missing_things_are_warnings_and_fail_flows() {
 #[test]
 fn a_missing_file_never_becomes_plaintext_or_weaker_trust() {
     let rules = [
-        service_entry("a", "hosts: [a.test]\nports: [{ number: 80, name: http, protocol: HTTP, targetPort: 443 }]\nresolution: DNS"),
-        resource("DestinationRule", "a", "host: a.test\ntrafficPolicy: { tls: { mode: SIMPLE, caCertificates: /no/such/ca.pem } }"),
+        service_entry(
+            "a",
+            "hosts: [a.test]\nports: [{ number: 80, name: http, protocol: HTTP, targetPort: 443 }]\nresolution: DNS",
+        ),
+        resource(
+            "DestinationRule",
+            "a",
+            "host: a.test\ntrafficPolicy: { tls: { mode: SIMPLE, caCertificates: /no/such/ca.pem } }",
+        ),
     ];
     let loaded = load("", &rules.concat());
     assert_eq!(loaded.problems(), ["W183 spec.trafficPolicy.tls.caCertificates"]);
@@ -425,9 +513,19 @@ fn annotations_open_addresses_of_one_service_only() {
 
 #[test]
 fn unix_sockets_are_dialled_under_the_folders_of_the_settings_only() {
-    let entry = |path: &str| service_entry("a", &format!("hosts: [a.test]\nports: [{{ number: 80, name: http, protocol: HTTP }}]\nresolution: STATIC\nendpoints: [{{ address: 'unix://{path}' }}]"));
+    let entry = |path: &str| {
+        service_entry(
+            "a",
+            &format!(
+                "hosts: [a.test]\nports: [{{ number: 80, name: http, protocol: HTTP }}]\nresolution: STATIC\nendpoints: [{{ address: 'unix://{path}' }}]"
+            ),
+        )
+    };
     let settings = "files: { sockets: [/run/allowed] }\n";
-    assert_eq!(discovery(&load(settings, &entry("/run/allowed/a.sock")).clean().ask("http://a.test/")), "static /run/allowed/a.sock");
+    assert_eq!(
+        discovery(&load(settings, &entry("/run/allowed/a.sock")).clean().ask("http://a.test/")),
+        "static /run/allowed/a.sock"
+    );
     for path in ["/var/run/docker.sock", "/run/allowed/../docker.sock", "/run/allowedx/a.sock"] {
         let loaded = load(settings, &entry(path));
         assert_eq!(loaded.problems(), ["E182 spec.endpoints[0]"], "{path}");
@@ -438,9 +536,16 @@ fn unix_sockets_are_dialled_under_the_folders_of_the_settings_only() {
 #[test]
 fn a_route_for_one_name_under_a_wildcard_leaves_the_others_alone() {
     let rules = [
-        service_entry("wild", "hosts: ['*.wild.test']\nports: [{ number: 443, name: tls, protocol: TLS }, { number: 80, name: http, protocol: HTTP }]\nresolution: NONE"),
+        service_entry(
+            "wild",
+            "hosts: ['*.wild.test']\nports: [{ number: 443, name: tls, protocol: TLS }, { number: 80, name: http, protocol: HTTP }]\nresolution: NONE",
+        ),
         service_entry("to", "hosts: [to.test]\nports: [{ number: 443, name: tls, protocol: TLS }]\nresolution: DNS"),
-        resource("VirtualService", "one", "hosts: [one.wild.test]\ntls:\n- match: [{ sniHosts: [one.wild.test] }]\n  route: [{ destination: { host: to.test } }]"),
+        resource(
+            "VirtualService",
+            "one",
+            "hosts: [one.wild.test]\ntls:\n- match: [{ sniHosts: [one.wild.test] }]\n  route: [{ destination: { host: to.test } }]",
+        ),
     ];
     let loaded = load(REGISTRY_ONLY, &rules.concat()).clean();
     for (asked, expected) in [
@@ -455,12 +560,16 @@ fn a_route_for_one_name_under_a_wildcard_leaves_the_others_alone() {
 
 #[test]
 fn every_choice_says_where_it_was_decided() {
-    let rules = service_entry("a", "hosts: [a.test]\nports:\n- number: 443\n  name: tls\n  protocol: TLS\nresolution: DNS");
+    let rules =
+        service_entry("a", "hosts: [a.test]\nports:\n- number: 443\n  name: tls\n  protocol: TLS\nresolution: DNS");
     let loaded = load(REGISTRY_ONLY, &rules).clean();
     let choice = loaded.ask("a.test:443");
     let service = choice.service.clone().expect("a service");
     let route = choice.verdict.expect("allowed");
-    assert_eq!((service.origin.line, service.origin.column, &*service.origin.resource), (8, 5, "ServiceEntry default/a"));
+    assert_eq!(
+        (service.origin.line, service.origin.column, &*service.origin.resource),
+        (8, 5, "ServiceEntry default/a")
+    );
     assert_eq!((&*route.name, &route.origin), ("default", &service.origin));
     let refused = loaded.ask("b.test:443").verdict.expect_err("refused");
     assert_eq!(&*refused.origin.expect("the policy").resource, "mesh.outboundTrafficPolicy");
@@ -471,10 +580,16 @@ fn every_choice_says_where_it_was_decided() {
 #[test]
 fn credentials_come_from_secrets_and_files() {
     let folder = tempfile::tempdir().expect("a folder");
-    let settings = format!("mesh: {{ outboundTrafficPolicy: {{ mode: ALLOW_ANY, egressProxy: {{ host: p.test, port: {{ number: 1 }} }} }} }}\nfiles: {{ root: {} }}\n", folder.path().display());
-    let entry = service_entry("p", "hosts: [p.test]\nports: [{ number: 1, name: http, protocol: HTTP }]\nresolution: DNS");
+    let settings = format!(
+        "mesh: {{ outboundTrafficPolicy: {{ mode: ALLOW_ANY, egressProxy: {{ host: p.test, port: {{ number: 1 }} }} }} }}\nfiles: {{ root: {} }}\n",
+        folder.path().display()
+    );
+    let entry =
+        service_entry("p", "hosts: [p.test]\nports: [{ number: 1, name: http, protocol: HTTP }]\nresolution: DNS");
     let rule = |reference: &str| {
-        format!("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: p\n  annotations: {{ egret.dev/proxy-authorization: '{reference}' }}\nspec:\n  host: p.test\n")
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: p\n  annotations: {{ egret.dev/proxy-authorization: '{reference}' }}\nspec:\n  host: p.test\n"
+        )
     };
     let value = |reference: &str| {
         let loaded = load_in(folder.path(), &settings, &format!("{entry}{}", rule(reference)));

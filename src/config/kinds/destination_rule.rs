@@ -347,7 +347,8 @@ fn read_tls(node: &Node, cx: &mut Context<'_>) -> Option<Tls> {
     let mut fields = Fields::of(node, cx)?;
     let mode = match fields.get("mode") {
         Some(mode) if mode.scalar() == Some("ISTIO_MUTUAL") => {
-            let report = cx.report(Code::NotSupported, mode.span, "ISTIO_MUTUAL is not supported: there is no mesh certificate");
+            let report =
+                cx.report(Code::NotSupported, mode.span, "ISTIO_MUTUAL is not supported: there is no mesh certificate");
             report.found("ISTIO_MUTUAL").help("MUTUAL with files, or SIMPLE");
             None
         }
@@ -415,7 +416,8 @@ impl TlsFiles {
             }
             TlsMode::Simple => {
                 if let Some(file) = self.certificate.as_ref().or(self.key.as_ref()) {
-                    let report = cx.report(Code::TlsFieldWithoutUse, file.span, "mode SIMPLE presents no client certificate");
+                    let report =
+                        cx.report(Code::TlsFieldWithoutUse, file.span, "mode SIMPLE presents no client certificate");
                     report.help("mode MUTUAL does");
                 }
             }
@@ -437,7 +439,8 @@ fn read_tunnel(node: &Node, cx: &mut Context<'_>) -> Option<Spanned<Target>> {
                 cx.report(Code::NotSupported, protocol.span, "tunnels by POST are not supported").help("CONNECT is");
             }
             other => {
-                let report = cx.report(Code::UnknownValue, protocol.span, format!("{other:?} is none of the values known here"));
+                let report =
+                    cx.report(Code::UnknownValue, protocol.span, format!("{other:?} is none of the values known here"));
                 report.found(other).help("one of CONNECT, POST");
             }
         }

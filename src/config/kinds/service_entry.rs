@@ -116,6 +116,7 @@ impl<'r> ServiceEntry<'r> {
         let mut fields = Fields::of(spec, cx)?;
         let resolution = fields.one_of("resolution", RESOLUTIONS, cx).unwrap_or(Resolution::None);
         let location = fields.one_of("location", LOCATIONS, cx).unwrap_or(Location::External);
+        let endpoints = fields.get("endpoints");
         let entry = Self {
             resource,
             origin: None,
@@ -123,14 +124,13 @@ impl<'r> ServiceEntry<'r> {
             addresses: read_addresses(&mut fields, resolution, cx),
             ports: read_ports(&mut fields, cx),
             resolution,
-            has_selector: fields.get("workloadSelector").is_some(),
-            endpoints: read_endpoints(&mut fields, resolution, cx),
+            has_selector: read_selector(&mut fields, endpoints.is_some(), cx),
+            endpoints: read_endpoints(endpoints, resolution, cx),
             export_to: ExportTo::read(fields.list("exportTo", cx), &resource.metadata.namespace, true, cx),
             subject_alt_names: texts(fields.list("subjectAltNames", cx), cx),
             annotations: Annotations::read(resource, cx),
         };
-        let places = Places { endpoints: fields.get("endpoints"), location, spec: fields.span() };
-        read_selector(&mut fields, cx);
+        let places = Places { endpoints, location, spec: fields.span() };
         fields.finish(cx);
         entry.check(&places, cx);
         Some(entry)
@@ -156,7 +156,11 @@ impl<'r> ServiceEntry<'r> {
 
     fn check_none(&self, places: &Places<'_>, cx: &mut Context<'_>) {
         if let Some(node) = places.endpoints.filter(|_| !self.endpoints.is_empty()) {
-            let report = cx.report(Code::EndpointsWithoutUse, node.span, "with resolution NONE the client's target is dialled, so endpoints have no use");
+            let report = cx.report(
+                Code::EndpointsWithoutUse,
+                node.span,
+                "with resolution NONE the client's target is dialled, so endpoints have no use",
+            );
             report.help("resolution STATIC dials the endpoints, DNS resolves them");
         }
     }
@@ -176,7 +180,8 @@ impl<'r> ServiceEntry<'r> {
                 report.found(&*host.value).help("name endpoints, or use resolution DYNAMIC_DNS or NONE");
             }
         }
-        if let (Resolution::DnsRoundRobin, Some(node), 2..) = (self.resolution, places.endpoints, self.endpoints.len()) {
+        if let (Resolution::DnsRoundRobin, Some(node), 2..) = (self.resolution, places.endpoints, self.endpoints.len())
+        {
             let message = format!("DNS_ROUND_ROBIN takes at most one endpoint, found {}", self.endpoints.len());
             cx.report(Code::RoundRobinEndpoints, node.span, message).help("resolution DNS takes several");
         }
@@ -184,7 +189,8 @@ impl<'r> ServiceEntry<'r> {
 
     fn check_dynamic_dns(&self, places: &Places<'_>, cx: &mut Context<'_>) {
         for host in self.hosts.iter().filter(|host| !host.value.starts_with('*')) {
-            let report = cx.report(Code::DynamicDnsHost, host.span, "with resolution DYNAMIC_DNS every host is a wildcard");
+            let report =
+                cx.report(Code::DynamicDnsHost, host.span, "with resolution DYNAMIC_DNS every host is a wildcard");
             report.found(&*host.value).help("resolution DNS resolves a plain name");
         }
         if let Some(address) = self.addresses.first() {
@@ -197,11 +203,15 @@ impl<'r> ServiceEntry<'r> {
         }
         for port in &self.ports {
             if !matches!(port.protocol, Some(Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Tls)) {
-                let message = format!("DYNAMIC_DNS needs a protocol that carries names: port {} has none of HTTP, HTTP2, GRPC, TLS", port.number);
+                let message = format!(
+                    "DYNAMIC_DNS needs a protocol that carries names: port {} has none of HTTP, HTTP2, GRPC, TLS",
+                    port.number
+                );
                 cx.report(Code::DynamicDnsProtocol, port.span, message);
             }
         }
-        if places.location == Location::Internal && self.resource.metadata.labels.contains_key("istio.io/use-waypoint") {
+        if places.location == Location::Internal && self.resource.metadata.labels.contains_key("istio.io/use-waypoint")
+        {
             let message = "DYNAMIC_DNS with MESH_INTERNAL cannot go through a waypoint";
             cx.report(Code::DynamicDnsInternal, places.spec, message);
         }
@@ -216,7 +226,11 @@ impl<'r> ServiceEntry<'r> {
         for ports in items.into_iter().flatten().filter_map(|item| item.entry("ports")) {
             let crate::config::yaml::Value::Map(entries) = &ports.value else { continue };
             for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&*key.text)) {
-                let report = cx.report(Code::EndpointPortUnknown, key.span, format!("{:?} names no port of this ServiceEntry", key.text));
+                let report = cx.report(
+                    Code::EndpointPortUnknown,
+                    key.span,
+                    format!("{:?} names no port of this ServiceEntry", key.text),
+                );
                 report.found(&*key.text);
                 match crate::config::read::nearest(&key.text, known.iter().copied()) {
                     Some(name) => report.help(format!("did you mean {name}?")),
@@ -228,18 +242,34 @@ impl<'r> ServiceEntry<'r> {
 
     /// Ports that cannot be told apart by a name.
     fn check_shared_ports(&self, cx: &mut Context<'_>) {
-        let by_address = |port: &&Port| matches!(port.protocol, Some(Protocol::Tcp | Protocol::Auto));
-        let Some(port) = self.ports.iter().find(by_address) else { return };
-        if self.hosts.len() > 1 && self.resolution != Resolution::None {
-            let is_dns_vip = self.resolution == Resolution::Dns && !self.addresses.is_empty();
-            let message = "several hosts share a port whose protocol carries no name: they cannot be told apart";
-            let code = if is_dns_vip { Code::SharedTcpAddress } else { Code::SharedTcpPort };
-            cx.report(code, port.span, message).help("one ServiceEntry per host, or resolution NONE");
+        let find =
+            |kinds: &[Protocol]| self.ports.iter().find(|port| port.protocol.is_some_and(|kind| kinds.contains(&kind)));
+        let nameless = find(&[Protocol::Tcp, Protocol::Auto]);
+        if self.hosts.len() > 1 {
+            // An address of its own is matched without looking at the name, TLS or not.
+            let is_vip = self.resolution == Resolution::Dns && !self.addresses.is_empty();
+            let shared = if is_vip { find(&[Protocol::Tcp, Protocol::Auto, Protocol::Tls]) } else { nameless };
+            if let Some(port) = shared.filter(|_| self.resolution != Resolution::None) {
+                let (code, message) = if is_vip {
+                    (
+                        Code::SharedTcpAddress,
+                        "several hosts share addresses: connections to an address go to the first host",
+                    )
+                } else {
+                    (
+                        Code::SharedTcpPort,
+                        "several hosts share a port whose protocol carries no name: they cannot be told apart",
+                    )
+                };
+                cx.report(code, port.span, message).help("one ServiceEntry per host, or resolution NONE");
+            }
         }
-        if self.addresses.is_empty() {
+        if let (Some(port), true) = (nameless, self.addresses.is_empty()) {
             let message = format!("port {} carries no name and the entry has no addresses", port.number);
             let report = cx.report(Code::TcpWithoutAddress, port.span, message);
-            report.help("explicit clients reach it by its name; redirected ones take every connection on this port to it");
+            report.help(
+                "explicit clients reach it by its name; redirected ones take every connection on this port to it",
+            );
         }
     }
 
@@ -313,7 +343,11 @@ fn read_addresses(fields: &mut Fields<'_>, resolution: Resolution, cx: &mut Cont
             Ok(net) => {
                 let is_network = net.prefix_len() != net.max_prefix_len();
                 if is_network && !matches!(resolution, Resolution::None | Resolution::Static | Resolution::DynamicDns) {
-                    let report = cx.report(Code::NetworkNeedsNone, item.span, "a network is possible with resolution NONE or STATIC only");
+                    let report = cx.report(
+                        Code::NetworkNeedsNone,
+                        item.span,
+                        "a network is possible with resolution NONE or STATIC only",
+                    );
                     report.found(text.value);
                 }
                 addresses.push(Spanned { value: net, span: item.span });
@@ -387,8 +421,8 @@ fn read_protocol(text: Spanned<&str>, cx: &mut Context<'_>) -> Option<Protocol> 
     Some(Protocol::Auto)
 }
 
-fn read_endpoints(fields: &mut Fields<'_>, resolution: Resolution, cx: &mut Context<'_>) -> Vec<Endpoint> {
-    let Some(node) = fields.get("endpoints") else { return Vec::new() };
+fn read_endpoints(node: Option<&Node>, resolution: Resolution, cx: &mut Context<'_>) -> Vec<Endpoint> {
+    let Some(node) = node else { return Vec::new() };
     let items = node.items(cx).unwrap_or_default();
     check_count("endpoints", items.len(), ENDPOINTS_MAX, node.span, cx);
     items.iter().filter_map(|item| read_endpoint(item, resolution, cx)).collect()
@@ -417,7 +451,11 @@ fn read_endpoint(node: &Node, resolution: Resolution, cx: &mut Context<'_>) -> O
     let address = match text {
         Some(text) => read_endpoint_address(text, resolution, ports_node, cx),
         None if network => {
-            cx.report(Code::EndpointWithoutAddress, node.span, "an endpoint of another network without an address is not reachable from here");
+            cx.report(
+                Code::EndpointWithoutAddress,
+                node.span,
+                "an endpoint of another network without an address is not reachable from here",
+            );
             None
         }
         None => {
@@ -453,15 +491,17 @@ fn read_endpoint_address(
         }
         // Endpoints have no use with these at all, which is reported once for the list.
         (Resolution::None | Resolution::DynamicDns, None) => None,
-        (Resolution::Dns | Resolution::DnsRoundRobin, None) => match (check_fqdn(text.value), Host::parse(text.value.as_bytes())) {
-            (Ok(()), Ok(host)) => Some(EndpointAddress::Host(host)),
-            (checked, _) => {
-                let why = checked.err().map_or_else(|| "not a DNS name".to_owned(), |error| error.to_string());
-                let message = format!("{:?} is neither an IP address nor a DNS name: {why}", text.value);
-                cx.report(Code::DnsEndpointAddress, text.span, message).found(text.value);
-                None
+        (Resolution::Dns | Resolution::DnsRoundRobin, None) => {
+            match (check_fqdn(text.value), Host::parse(text.value.as_bytes())) {
+                (Ok(()), Ok(host)) => Some(EndpointAddress::Host(host)),
+                (checked, _) => {
+                    let why = checked.err().map_or_else(|| "not a DNS name".to_owned(), |error| error.to_string());
+                    let message = format!("{:?} is neither an IP address nor a DNS name: {why}", text.value);
+                    cx.report(Code::DnsEndpointAddress, text.span, message).found(text.value);
+                    None
+                }
             }
-        },
+        }
     }
 }
 
@@ -488,15 +528,17 @@ fn read_unix_address(
     Some(EndpointAddress::Unix(path.into()))
 }
 
-fn read_selector(fields: &mut Fields<'_>, cx: &mut Context<'_>) {
-    let Some(node) = fields.get("workloadSelector") else { return };
-    let has_endpoints = fields.get("endpoints").is_some();
+/// True if endpoints were to be selected.
+fn read_selector(fields: &mut Fields<'_>, has_endpoints: bool, cx: &mut Context<'_>) -> bool {
+    let Some(node) = fields.get("workloadSelector") else { return false };
     if has_endpoints {
         cx.report(Code::SelectorWithEndpoints, node.span, "workloadSelector and endpoints exclude each other");
     } else {
-        let message = "workloadSelector is not supported yet: there are no workloads to select, so the service has no endpoints";
+        let message =
+            "workloadSelector is not supported yet: there are no workloads to select, so the service has no endpoints";
         cx.report(Code::Ignored, node.span, message);
     }
+    true
 }
 
 fn check_count(what: &str, count: usize, max: usize, span: Span, cx: &mut Context<'_>) {

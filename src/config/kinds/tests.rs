@@ -1,0 +1,561 @@
+//! Every rule of the kinds: its code and message, and a neighbour that passes. Istio's own tables.
+
+use serde_json::{Value, json};
+
+use crate::config::load::{Configuration, Sources};
+use crate::config::{Diagnostics, Severity};
+use crate::route::shared_cases::{Cases, shared, shared_cases};
+
+/// Loads one JSON (or YAML) document as it is.
+fn check(document: &str) -> Diagnostics {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rules.yaml");
+    std::fs::write(&path, document).expect("a file");
+    let sources = Sources { resources: vec![(None, path)], ..Sources::default() };
+    Configuration::load(&sources, 1).diagnostics
+}
+
+/// Fills in `__repeat__` and the like.
+fn unfolded(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => match map.get("__repeat__") {
+            Some(repeat) => {
+                let text = repeat["char"].as_str().expect("text");
+                let count = repeat["count"].as_u64().expect("a count");
+                Value::String(text.repeat(usize::try_from(count).expect("small")))
+            }
+            None => map.iter().map(|(key, value)| (key.clone(), unfolded(value))).collect(),
+        },
+        Value::Array(items) => items.iter().map(unfolded).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn istio_s_table_of_service_entries_holds() {
+    let Some(cases) = shared_cases("serviceentry.json") else { return };
+    let mut seen = Cases::default();
+    for (_, row) in cases.rows() {
+        if row["go_only"] == true {
+            seen.skipped("go_only", "YAML cannot carry it");
+            continue;
+        }
+        let diagnostics = check(&unfolded(&row["resource"]).to_string());
+        let name = row["name"].as_str().expect("a name");
+        let shown = diagnostics.render(false);
+        assert_eq!(diagnostics.errors() == 0, row["valid"].as_bool().expect("a verdict"), "{name}:\n{shown}");
+        if row["valid"] == true {
+            let selects = row["object"].get("workloadSelector").is_some();
+            assert_eq!(diagnostics.warnings() > 0, row["warning"] == true || selects, "{name}:\n{shown}");
+        }
+        seen.held();
+    }
+    seen.report("serviceentry.json", 30);
+}
+
+#[test]
+fn istio_s_tables_of_destination_rules_hold_as_far_as_their_fields_are_carried_out() {
+    let Some(cases) = shared_cases("destinationrule.json") else { return };
+    let mut seen = Cases::default();
+    for (table, row) in cases.rows() {
+        let resource = &row["resource"];
+        let text = row["object"].to_string();
+        let unsupported = ["consistentHash", "localityLbSetting", "distribute", "failover", "zoneAware"];
+        let reason = match table {
+            _ if row["go_only"] == true => Some("YAML cannot carry it"),
+            _ if resource.is_null() => Some("no whole resource"),
+            _ if unsupported.iter().any(|field| text.contains(field)) => Some("ignored with a warning, not judged"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            seen.skipped(table, reason);
+            continue;
+        }
+        let diagnostics = check(&unfolded(resource).to_string());
+        let name = row["name"].as_str().expect("a name");
+        let shown = diagnostics.render(false);
+        assert_eq!(diagnostics.errors() == 0, row["valid"].as_bool().expect("a verdict"), "{table}: {name}:\n{shown}");
+        seen.held();
+    }
+    seen.report("destinationrule.json", 25);
+}
+
+/// A ServiceEntry that is fine, with some fields replaced.
+fn entry(changes: Value) -> String {
+    let mut spec = json!({
+        "hosts": ["a.test"],
+        "ports": [{ "number": 443, "name": "tls", "protocol": "TLS" }],
+        "resolution": "DNS",
+    });
+    merge(&mut spec, &changes);
+    resource("ServiceEntry", &spec)
+}
+
+fn rule(changes: Value) -> String {
+    let mut spec = json!({ "host": "a.test" });
+    merge(&mut spec, &changes);
+    let tail = resource("DestinationRule", &spec);
+    format!("{}\n---\n{tail}", entry(json!({})))
+}
+
+fn virtual_service(changes: Value) -> String {
+    let to = json!([{ "destination": { "host": "a.test", "port": { "number": 443 } } }]);
+    let mut spec = json!({ "hosts": ["a.test"], "tls": [{ "match": [{ "sniHosts": ["a.test"] }], "route": to }] });
+    merge(&mut spec, &changes);
+    let tail = resource("VirtualService", &spec);
+    format!("{}\n---\n{tail}", entry(json!({})))
+}
+
+fn merge(spec: &mut Value, changes: &Value) {
+    for (key, value) in changes.as_object().expect("a map") {
+        spec[key] = value.clone();
+    }
+}
+
+fn resource(kind: &str, spec: &Value) -> String {
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": kind,
+        "metadata": { "name": "a" },
+        "spec": spec,
+    })
+    .to_string()
+}
+
+fn annotated(kind: &str, name: &str, value: &str, spec: Value) -> String {
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": kind,
+        "metadata": { "name": "a", "annotations": { name: value } },
+        "spec": spec,
+    })
+    .to_string()
+}
+
+/// Each line: code, path, message. Places are left out: the documents stand on one line.
+fn problems(document: &str) -> Vec<String> {
+    let diagnostics = check(document);
+    let line = |diagnostic: &crate::config::Diagnostic| {
+        let help = diagnostic.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        format!("{} {}: {}{help}", diagnostic.code, diagnostic.path, diagnostic.message)
+    };
+    diagnostics.iter().map(line).collect()
+}
+
+#[track_caller]
+fn golden(cases: &[(String, &str, String)]) {
+    for (wrong, message, neighbour) in cases {
+        let found = problems(wrong);
+        assert_eq!(found, [*message], "{wrong}");
+        let code = &message[..4];
+        let beside = problems(neighbour);
+        assert!(!beside.iter().any(|line| line.starts_with(code)), "the neighbour of {code}: {beside:?}");
+        let errors = check(neighbour).iter().filter(|diagnostic| diagnostic.severity() == Severity::Error).count();
+        assert_eq!(errors, 0, "the neighbour of {code}: {beside:?}");
+    }
+}
+
+#[test]
+fn rules_of_service_entries_have_a_code_a_message_and_a_passing_neighbour() {
+    let tcp = json!([{ "number": 81, "name": "tcp", "protocol": "TCP" }]);
+    golden(&[
+        (
+            entry(json!({ "hosts": ["a_b.test"] })),
+            "E100 spec.hosts[0]: \"a_b.test\": labels hold letters, digits and `-`, and do not begin or end with `-` (write international names as xn--…)",
+            entry(json!({ "hosts": ["a-b.test"] })),
+        ),
+        (
+            entry(json!({ "hosts": ["*"], "resolution": "NONE" })),
+            "E101 spec.hosts[0]: `*` alone would open every destination (name the domains; mesh.outboundTrafficPolicy.mode: ALLOW_ANY opens everything)",
+            entry(json!({ "hosts": ["*.test"], "resolution": "NONE" })),
+        ),
+        (
+            entry(json!({ "hosts": ["a.test", "A.test."] })),
+            "E102 spec.hosts[1]: \"a.test\" is listed twice",
+            entry(json!({ "hosts": ["a.test", "b.test"] })),
+        ),
+        (
+            entry(json!({ "addresses": ["a.test"] })),
+            "E103 spec.addresses[0]: \"a.test\" is neither an address nor a network such as 192.0.2.0/24",
+            entry(json!({ "addresses": ["192.0.2.1"] })),
+        ),
+        (
+            entry(json!({ "addresses": ["192.0.2.0/24"] })),
+            "E104 spec.addresses[0]: a network is possible with resolution NONE or STATIC only",
+            entry(json!({ "addresses": ["192.0.2.0/24"], "resolution": "NONE" })),
+        ),
+        (
+            entry(json!({ "ports": [{ "number": 443, "name": "TLS", "protocol": "TLS" }] })),
+            "E105 spec.ports[0].name: \"TLS\" is not a DNS label (lower-case letters, digits, `-`)",
+            entry(json!({ "ports": [{ "number": 443, "name": "t-1", "protocol": "TLS" }] })),
+        ),
+        (
+            entry(
+                json!({ "ports": [{ "number": 443, "name": "a", "protocol": "TLS" }, { "number": 443, "name": "b", "protocol": "TLS" }] }),
+            ),
+            "E106 spec.ports[1]: port 443 is listed twice",
+            entry(
+                json!({ "ports": [{ "number": 443, "name": "a", "protocol": "TLS" }, { "number": 444, "name": "b", "protocol": "TLS" }] }),
+            ),
+        ),
+        (
+            entry(
+                json!({ "ports": [{ "number": 443, "name": "a", "protocol": "TLS" }, { "number": 444, "name": "a", "protocol": "TLS" }] }),
+            ),
+            "E107 spec.ports[1]: the name \"a\" is used by two ports",
+            entry(
+                json!({ "ports": [{ "number": 443, "name": "a", "protocol": "TLS" }, { "number": 444, "name": "b", "protocol": "TLS" }] }),
+            ),
+        ),
+        (
+            entry(json!({ "ports": [{ "number": 443, "name": "a", "protocol": "HTPS" }], "addresses": ["192.0.2.1"] })),
+            "E108 spec.ports[0].protocol: \"HTPS\" is no protocol of a port (did you mean HTTPS?)",
+            entry(json!({ "ports": [{ "number": 443, "name": "a", "protocol": "https" }] })),
+        ),
+        (
+            entry(json!({ "resolution": "NONE", "endpoints": [{ "address": "192.0.2.1" }] })),
+            "E109 spec.endpoints: with resolution NONE the client's target is dialled, so endpoints have no use (resolution STATIC dials the endpoints, DNS resolves them)",
+            entry(json!({ "resolution": "STATIC", "endpoints": [{ "address": "192.0.2.1" }] })),
+        ),
+        (
+            entry(json!({ "resolution": "STATIC", "endpoints": [{ "address": "b.test" }] })),
+            "E110 spec.endpoints[0].address: \"b.test\" is no IP address, which resolution STATIC needs (resolution DNS resolves names)",
+            entry(json!({ "resolution": "DNS", "endpoints": [{ "address": "b.test" }] })),
+        ),
+        (
+            entry(json!({ "endpoints": [{ "address": "b_.test" }] })),
+            "E111 spec.endpoints[0].address: \"b_.test\" is neither an IP address nor a DNS name: labels hold letters, digits and `-`, and do not begin or end with `-` (write international names as xn--…)",
+            entry(json!({ "endpoints": [{ "address": "192.0.2.1" }] })),
+        ),
+        (
+            entry(json!({ "endpoints": [{ "address": "unix:///run/a" }] })),
+            "E112 spec.endpoints[0].address: a unix socket needs resolution STATIC",
+            entry(json!({ "resolution": "STATIC" })),
+        ),
+        (
+            entry(json!({ "resolution": "STATIC", "endpoints": [{ "address": "unix://run/a" }] })),
+            "E112 spec.endpoints[0].address: the path of a unix socket is absolute (write unix:///path/to/socket)",
+            entry(json!({ "resolution": "STATIC" })),
+        ),
+        (
+            entry(json!({ "hosts": ["*.a.test"] })),
+            "E114 spec.hosts[0]: a wildcard cannot be resolved by DNS (name endpoints, or use resolution DYNAMIC_DNS or NONE)",
+            entry(json!({ "hosts": ["*.a.test"], "endpoints": [{ "address": "b.test" }] })),
+        ),
+        (
+            entry(
+                json!({ "resolution": "DNS_ROUND_ROBIN", "endpoints": [{ "address": "b.test" }, { "address": "c.test" }] }),
+            ),
+            "E115 spec.endpoints: DNS_ROUND_ROBIN takes at most one endpoint, found 2 (resolution DNS takes several)",
+            entry(json!({ "resolution": "DNS_ROUND_ROBIN", "endpoints": [{ "address": "b.test" }] })),
+        ),
+        (
+            entry(json!({ "endpoints": [{ "address": "b.test", "ports": { "tsl": 444 } }] })),
+            "E116 spec.endpoints[0].ports.tsl: \"tsl\" names no port of this ServiceEntry (did you mean tls?)",
+            entry(json!({ "endpoints": [{ "address": "b.test", "ports": { "tls": 444 } }] })),
+        ),
+        (
+            entry(json!({ "resolution": "DYNAMIC_DNS" })),
+            "E117 spec.hosts[0]: with resolution DYNAMIC_DNS every host is a wildcard (resolution DNS resolves a plain name)",
+            entry(json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"] })),
+        ),
+        (
+            entry(json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"], "addresses": ["192.0.2.1"] })),
+            "E118 spec.addresses[0]: with resolution DYNAMIC_DNS the name asked for is resolved, so addresses have no use",
+            entry(json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"], "addresses": [] })),
+        ),
+        (
+            entry(
+                json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"], "endpoints": [{ "address": "192.0.2.1" }] }),
+            ),
+            "E109 spec.endpoints: with resolution DYNAMIC_DNS the name asked for is resolved, so endpoints have no use",
+            entry(json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"], "endpoints": [] })),
+        ),
+        (
+            entry(
+                json!({ "hosts": ["a.test", "b.test"], "ports": tcp, "resolution": "STATIC", "addresses": ["192.0.2.1"] }),
+            ),
+            "E121 spec.ports[0]: several hosts share a port whose protocol carries no name: they cannot be told apart (one ServiceEntry per host, or resolution NONE)",
+            entry(json!({ "hosts": ["a.test"], "ports": tcp, "resolution": "STATIC", "addresses": ["192.0.2.1"] })),
+        ),
+        (
+            entry(
+                json!({ "resolution": "STATIC", "workloadSelector": { "labels": { "a": "b" } }, "endpoints": [{ "address": "192.0.2.1" }] }),
+            ),
+            "E122 spec.workloadSelector: workloadSelector and endpoints exclude each other",
+            entry(json!({ "resolution": "STATIC", "endpoints": [{ "address": "192.0.2.1" }] })),
+        ),
+        (
+            entry(json!({ "hosts": (0..257).map(|n| format!("h{n}.test")).collect::<Vec<_>>() })),
+            "E123 spec.hosts: hosts: 257 entries, 256 are the most",
+            entry(json!({ "hosts": (0..256).map(|n| format!("h{n}.test")).collect::<Vec<_>>() })),
+        ),
+        (
+            entry(json!({ "exportTo": ["*", "b"] })),
+            "E124 spec.exportTo[0]: `*` stands alone or not at all",
+            entry(json!({ "exportTo": ["*"] })),
+        ),
+        (
+            annotated(
+                "ServiceEntry",
+                "egret.dev/allow-adresses",
+                "10.0.0.0/8",
+                json!({ "hosts": ["a.test"], "ports": [{ "number": 443, "name": "tls", "protocol": "TLS" }], "resolution": "DNS" }),
+            ),
+            "E125 metadata.annotations[\"egret.dev/allow-adresses\"]: no annotation egret.dev/allow-adresses is known for a ServiceEntry (did you mean `egret.dev/allow-addresses`?)",
+            annotated(
+                "ServiceEntry",
+                "egret.dev/allow-addresses",
+                "10.0.0.0/8",
+                json!({ "hosts": ["a.test"], "ports": [{ "number": 443, "name": "tls", "protocol": "TLS" }], "resolution": "DNS" }),
+            ),
+        ),
+        (
+            entry(json!({ "hosts": ["*a.test"], "resolution": "NONE" })),
+            "W100 spec.hosts[0]: a wildcard inside a label covers plain HTTP only in Istio; here it covers TLS too",
+            entry(json!({ "hosts": ["*.a.test"], "resolution": "NONE" })),
+        ),
+        (
+            entry(json!({ "ports": tcp })),
+            "W101 spec.ports[0]: port 81 carries no name and the entry has no addresses (explicit clients reach it by its name; redirected ones take every connection on this port to it)",
+            entry(json!({ "ports": tcp, "addresses": ["192.0.2.1"] })),
+        ),
+        (
+            entry(json!({ "hosts": ["a.test", "b.test"], "ports": tcp, "addresses": ["192.0.2.1"] })),
+            "W102 spec.ports[0]: several hosts share addresses: connections to an address go to the first host (one ServiceEntry per host, or resolution NONE)",
+            entry(json!({ "hosts": ["a.test"], "ports": tcp, "addresses": ["192.0.2.1"] })),
+        ),
+        (
+            entry(json!({ "resolution": "STATIC", "endpoints": [{ "network": "other" }] })),
+            "W103 spec.endpoints[0]: an endpoint of another network without an address is not reachable from here",
+            entry(json!({ "resolution": "STATIC", "endpoints": [{ "network": "other", "address": "192.0.2.1" }] })),
+        ),
+    ]);
+    let ports =
+        json!([{ "number": 80, "name": "a", "protocol": "HTTP" }, { "number": 81, "name": "b", "protocol": "HTTP" }]);
+    let unix = entry(json!({ "resolution": "STATIC", "ports": ports, "endpoints": [{ "address": "unix:///run/a" }] }));
+    let e113 = "E113 spec.endpoints: a unix socket serves exactly one port, found 2".to_owned();
+    assert!(problems(&unix).contains(&e113), "{:?}", problems(&unix));
+    // A bound from inside: the last ones that pass.
+    for (field, count) in [("ports", 256), ("addresses", 256), ("endpoints", 4096)] {
+        let list = |count: usize| {
+            let item = |n: usize| match field {
+                "ports" => json!({ "number": n + 1, "name": format!("p{n}"), "protocol": "TLS" }),
+                "addresses" => json!(format!("192.0.{}.{}", n / 256, n % 256)),
+                _ => json!({ "address": format!("192.0.{}.{}", n / 256, n % 256) }),
+            };
+            entry(json!({ field: (0..count).map(item).collect::<Vec<_>>() }))
+        };
+        assert_eq!(problems(&list(count)), [""; 0], "{field}");
+        assert_eq!(problems(&list(count + 1)).len(), 1, "{field}");
+    }
+}
+
+#[test]
+fn rules_of_destination_rules_have_a_code_a_message_and_a_passing_neighbour() {
+    let policy = |policy: Value| rule(json!({ "trafficPolicy": policy }));
+    let tls = |tls: Value| {
+        let settings = json!([{ "port": { "number": 80 }, "tls": tls }]);
+        rule(json!({ "trafficPolicy": { "portLevelSettings": settings } }))
+    };
+    golden(&[
+        (
+            rule(json!({ "host": "a_b.test" })),
+            "E100 spec.host: \"a_b.test\": labels hold letters, digits and `-`, and do not begin or end with `-` (write international names as xn--…)",
+            rule(json!({})),
+        ),
+        (
+            policy(json!({ "connectionPool": { "tcp": { "connectTimeout": "0.5ms" } } })),
+            "E140 spec.trafficPolicy.connectionPool.tcp.connectTimeout: durations are whole milliseconds, at least one",
+            policy(json!({ "connectionPool": { "tcp": { "connectTimeout": "1ms" } } })),
+        ),
+        (
+            policy(json!({ "connectionPool": {} })),
+            "E141 spec.trafficPolicy.connectionPool: `connectionPool` needs `tcp` or `http`",
+            policy(json!({ "connectionPool": { "tcp": { "idleTimeout": "1s" } } })),
+        ),
+        (
+            rule(json!({ "subsets": [{ "name": "a" }, { "name": "a" }] })),
+            "E142 spec.subsets[1].name: \"a\" is used twice (first at subsets[0])",
+            rule(json!({ "subsets": [{ "name": "a" }, { "name": "b" }] })),
+        ),
+        (
+            rule(json!({ "subsets": [{ "name": "A" }] })),
+            "E143 spec.subsets[0].name: \"A\" is not a DNS label",
+            rule(json!({ "subsets": [{ "name": "a" }] })),
+        ),
+        (
+            tls(json!({ "mode": "MUTUAL", "credentialName": "a", "caCertificates": "/a" })),
+            "E144 spec.trafficPolicy.portLevelSettings[0].tls.caCertificates: `credentialName` and files exclude each other",
+            tls(json!({ "mode": "SIMPLE", "caCertificates": "/a" })),
+        ),
+        (
+            tls(json!({ "mode": "MUTUAL", "clientCertificate": "/a" })),
+            "E145 spec.trafficPolicy.portLevelSettings[0].tls: mode MUTUAL needs `privateKey`",
+            tls(json!({ "mode": "MUTUAL", "clientCertificate": "/a", "privateKey": "/b" })),
+        ),
+        (
+            tls(json!({ "mode": "SIMPLE", "subjectAltNames": ["a"], "insecureSkipVerify": true })),
+            "E146 spec.trafficPolicy.portLevelSettings[0].tls.insecureSkipVerify: `insecureSkipVerify` verifies nothing, so there must be nothing to verify against",
+            tls(json!({ "mode": "SIMPLE", "subjectAltNames": ["a"], "insecureSkipVerify": false })),
+        ),
+        (
+            tls(json!({ "mode": "SIMPLE", "clientCertificate": "/a" })),
+            "E147 spec.trafficPolicy.portLevelSettings[0].tls.clientCertificate: mode SIMPLE presents no client certificate (mode MUTUAL does)",
+            tls(json!({ "mode": "SIMPLE" })),
+        ),
+        (
+            policy(json!({ "tunnel": { "protocol": "POST", "targetHost": "b.test", "targetPort": 1 } })),
+            "E036 spec.trafficPolicy.tunnel.protocol: tunnels by POST are not supported (CONNECT is)",
+            policy(json!({ "tunnel": { "protocol": "CONNECT", "targetHost": "b.test", "targetPort": 1 } })),
+        ),
+        (
+            tls(json!({ "mode": "ISTIO_MUTUAL" })),
+            "E036 spec.trafficPolicy.portLevelSettings[0].tls.mode: ISTIO_MUTUAL is not supported: there is no mesh certificate (MUTUAL with files, or SIMPLE)",
+            tls(json!({ "mode": "DISABLE" })),
+        ),
+        (
+            rule(json!({ "workloadSelector": { "matchLabels": { "a": "b" } } })),
+            "E036 spec.workloadSelector: not supported: the rule would apply to every client of the namespace",
+            rule(json!({})),
+        ),
+        (
+            policy(json!({ "tls": { "mode": "SIMPLE" } })),
+            "W188 spec.trafficPolicy.tls: tunnels to port 443 of a.test carry TLS of the client, which this rule would wrap into TLS again (limit it to the plain port with portLevelSettings)",
+            tls(json!({ "mode": "SIMPLE" })),
+        ),
+    ]);
+    let both =
+        policy(json!({ "tunnel": { "targetHost": "b.test", "targetPort": 1 }, "proxyProtocol": { "version": "V1" } }));
+    assert!(problems(&both).iter().any(|line| line.starts_with("E148 spec.trafficPolicy.proxyProtocol: ")));
+}
+
+#[test]
+fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
+    let to = json!([{ "destination": { "host": "a.test", "port": { "number": 443 } } }]);
+    let fine = || virtual_service(json!({}));
+    let tls = |matches: Value| virtual_service(json!({ "tls": [{ "match": matches, "route": to }] }));
+    let http = |route: Value| virtual_service(json!({ "http": [route] }));
+    golden(&[
+        (virtual_service(json!({ "tls": [] })), "E160 spec: at least one of `http`, `tls` and `tcp` is needed", fine()),
+        (
+            http(json!({ "route": [to[0], to[0]] })),
+            "E161 spec.http[0].route: a route has one destination here, found 2",
+            http(json!({ "route": to })),
+        ),
+        (
+            http(json!({ "redirect": { "uri": "/" }, "route": to })),
+            "E036 spec.http[0].redirect: not supported: what the resource wants done with requests would not be done",
+            http(json!({ "route": [{ "destination": to[0]["destination"], "weight": 100 }] })),
+        ),
+        (
+            http(json!({ "match": [{ "uri": { "prefix": "/a" } }], "route": to })),
+            "E036 spec.http[0].match[0].uri: not supported: the route would take more requests than it says",
+            http(json!({ "match": [{ "port": 80 }], "route": to })),
+        ),
+        (
+            http(json!({ "timeout": "3s", "route": to })),
+            "W001 spec.http[0].timeout: not supported, and ignored: limits of the whole process apply",
+            http(json!({ "route": to })),
+        ),
+        (
+            tls(json!([{ "sniHosts": ["b.test"] }])),
+            "E162 spec.tls[0].match[0].sniHosts[0]: \"b.test\" is none of the hosts of this VirtualService, nor narrower than one",
+            tls(json!([{ "sniHosts": ["a.test"], "port": 443 }])),
+        ),
+        (
+            virtual_service(json!({ "hosts": ["a.test", "*.test"] })),
+            "E163 spec.hosts[1]: \"*.test\" overlaps with \"a.test\"",
+            fine(),
+        ),
+        (tls(json!([])), "E164 spec.tls[0]: a tls route needs a match with `sniHosts`", fine()),
+        (
+            virtual_service(json!({ "http": [{ "route": to }, { "route": to }] })),
+            "W160 spec.http[1]: never reached: http[0] takes every request",
+            virtual_service(json!({ "http": [{ "match": [{ "port": 80 }], "route": to }, { "route": to }] })),
+        ),
+        (
+            virtual_service(json!({ "gateways": ["mesh", "egress"] })),
+            "W001 spec.gateways[1]: Gateways are not supported yet: for this one the VirtualService has no effect",
+            virtual_service(json!({ "gateways": ["mesh"] })),
+        ),
+    ]);
+}
+
+#[test]
+fn nothing_of_a_secret_is_shown() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: { name: a }\ndata: { password: 'hunter2!' }\n";
+    let diagnostics = check(secret);
+    assert_eq!(
+        problems(secret),
+        ["E170 data.password: the value is not base64 (plain text belongs into `stringData`)"]
+    );
+    assert!(!diagnostics.render(false).contains("hunter2") && !diagnostics.to_json().contains("hunter2"));
+    assert_eq!(
+        problems("apiVersion: v1\nkind: Secret\nmetadata: { name: a }\ndata: { password: aHVudGVyMg== }\n"),
+        [""; 0]
+    );
+}
+
+#[test]
+fn istio_s_egress_tasks_load_unchanged_and_give_the_promised_plan() {
+    use crate::route::sample::{ask, verdict};
+    let Some(folder) = shared("istio-tasks") else { return };
+    let load = |files: &[&str], mode: &str| {
+        let settings = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(settings.path(), format!("mesh: {{ outboundTrafficPolicy: {{ mode: {mode} }} }}\n"))
+            .expect("a file");
+        let resources = files.iter().map(|file| (None, folder.join(file))).collect();
+        let sources = Sources { settings: Some(settings.path().into()), resources, ..Sources::default() };
+        let loaded = Configuration::load(&sources, 1);
+        assert_eq!(loaded.diagnostics.errors(), 0, "{}", loaded.diagnostics.render(false));
+        loaded.snapshot
+    };
+    for version in ["1.27", "1.6+1.7"] {
+        let files = [
+            format!("egress-control/02-httpbin-serviceentry.v{version}.yaml"),
+            format!("egress-control/03-google-https-serviceentry.v{version}.yaml"),
+            format!("egress-control/04-httpbin-timeout-virtualservice.v{version}.yaml"),
+        ];
+        let snapshot = load(&files.each_ref().map(String::as_str), "REGISTRY_ONLY");
+        for (asked, expected) in [
+            ("http://httpbin.org/headers", "outbound|80||httpbin.org"),
+            ("www.google.com:443", "outbound|443||www.google.com"),
+            ("www.example.com:443", "not_found at registry: no route allows www.example.com:443"),
+            ("http://www.example.com/", "not_found at registry: no route allows www.example.com:80"),
+        ] {
+            let asked = asked.trim_end_matches("headers");
+            assert_eq!(verdict(&ask(&snapshot, asked)), expected, "{version}: {asked}");
+        }
+    }
+    for (files, http, connect) in [
+        (
+            vec!["egress-tls-origination/01-edition-cnn-com-no-origination.v1.27.yaml"],
+            "outbound|80||edition.cnn.com",
+            "outbound|80||edition.cnn.com",
+        ),
+        (
+            vec!["egress-tls-origination/02-edition-cnn-com-tls-origination.v1.27.yaml"],
+            "outbound|80||edition.cnn.com over TLS",
+            "outbound|80||edition.cnn.com over TLS terminated by DestinationRule default/edition-cnn-com",
+        ),
+        (
+            vec!["egress-tls-origination/02-edition-cnn-com-tls-origination.v1.6.yaml"],
+            "outbound|443|tls-origination|edition.cnn.com over TLS",
+            "outbound|443|tls-origination|edition.cnn.com over TLS terminated by VirtualService default/edition-cnn-com",
+        ),
+        (
+            vec![
+                "egress-tls-origination/01-edition-cnn-com-no-origination.v1.6+1.7.yaml",
+                "egress-tls-origination/02-edition-cnn-com-tls-origination.v1.7.yaml",
+            ],
+            "outbound|443|tls-origination|edition.cnn.com over TLS",
+            "outbound|443|tls-origination|edition.cnn.com over TLS terminated by VirtualService default/edition-cnn-com",
+        ),
+    ] {
+        let snapshot = load(&files, "REGISTRY_ONLY");
+        assert_eq!(verdict(&ask(&snapshot, "http://edition.cnn.com/")), http, "{files:?}");
+        assert_eq!(verdict(&ask(&snapshot, "edition.cnn.com:80")), connect, "{files:?}");
+        assert_eq!(verdict(&ask(&snapshot, "edition.cnn.com:443")), "outbound|443||edition.cnn.com", "{files:?}");
+    }
+}
