@@ -80,7 +80,7 @@ fn load_settings(path: Option<&Path>, diagnostics: &mut Diagnostics) -> Settings
     match files::read(path) {
         Ok(source) => Settings::read(Arc::new(source), path.parent().unwrap_or(Path::new("")), diagnostics),
         Err(diagnostic) => {
-            diagnostics.push(diagnostic);
+            diagnostics.push(*diagnostic);
             Settings::default()
         }
     }
@@ -111,7 +111,7 @@ fn load_resources(inputs: &[(Arc<str>, PathBuf)], diagnostics: &mut Diagnostics)
         for path in files::list(input, diagnostics) {
             match files::read(&path) {
                 Ok(source) => documents.read(&Arc::new(source), namespace, diagnostics),
-                Err(diagnostic) => _ = diagnostics.push(diagnostic),
+                Err(diagnostic) => _ = diagnostics.push(*diagnostic),
             }
         }
     }

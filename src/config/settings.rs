@@ -25,7 +25,8 @@ use super::yaml::{Node, Value};
 use crate::flow::{Limits, Origin, Workload};
 use crate::route::AddressPolicy;
 
-pub use access_log::{AccessLog, Encoding};
+pub use crate::account::Encoding;
+pub use access_log::AccessLog;
 pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
 pub use mesh::{EgressProxy, Mesh, OutboundMode};

@@ -477,6 +477,76 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever the text, every place lies in it and leads back to a path, and nothing panics.
+        #[test]
+        fn every_place_of_every_text_is_sound(
+            pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..60),
+        ) {
+            let text = pieces.concat();
+            let mut diagnostics = Diagnostics::default();
+            let source = Source::new("a.yaml", text.as_str());
+            for root in parse(&source, &mut diagnostics) {
+                assert_sound(&root, &root, &text);
+            }
+            diagnostics.iter().for_each(|diagnostic| assert!(diagnostic.render(true).contains("a.yaml")));
+        }
+    }
+
+    const PIECES: &[&str] = &[
+        "a",
+        "b: ",
+        "- ",
+        "\n",
+        "  ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ": ",
+        "'",
+        "\"",
+        "&x ",
+        "*x",
+        "<<: ",
+        "---\n",
+        "...\n",
+        "? ",
+        "|\n",
+        ">\n",
+        "# c",
+        "\t",
+        "!!str ",
+        "!t ",
+        "ü",
+        "😀",
+        "~",
+        "\r\n",
+        "%YAML 1.2\n",
+        "\\",
+        "0",
+        "\u{feff}",
+    ];
+
+    fn assert_sound(root: &Node, node: &Node, text: &str) {
+        let place = |span: Span| {
+            let end = (span.offset + span.length) as usize;
+            assert!(text.get(span.offset as usize..end).is_some(), "{span:?} in {text:?}");
+            assert!(span.line >= 1 && span.column >= 1, "{span:?} in {text:?}");
+        };
+        place(node.span);
+        match &node.value {
+            Value::List(items) => items.iter().for_each(|item| assert_sound(root, item, text)),
+            Value::Map(entries) => entries.iter().for_each(|(key, value)| {
+                place(key.span);
+                assert!(!root.path_to(key.span).is_empty() || key.span == root.span, "{key:?} in {text:?}");
+                assert_sound(root, value, text);
+            }),
+            Value::Null | Value::Scalar { .. } => {}
+        }
+    }
+
     #[test]
     fn descriptions_say_what_was_found() {
         let node = clean("[1, true, 'true', abc, ~, [1], {a: 1}]");

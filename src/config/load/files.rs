@@ -16,10 +16,10 @@ const FOLDER_DEPTH_MAX: usize = 16;
 const FILES_MAX: usize = 100_000;
 
 /// The text of a regular file. A file that turns into a FIFO between listing and reading does not block.
-pub(super) fn read(path: &Path) -> Result<Source, Diagnostic> {
+pub(super) fn read(path: &Path) -> Result<Source, Box<Diagnostic>> {
     let name = path.display().to_string();
-    let refuse = |code, message: String| Diagnostic::of_file(code, name.as_str(), message);
-    let failed = |error: io::Error| of_error(path, &error);
+    let refuse = |code, message: String| Box::new(Diagnostic::of_file(code, name.as_str(), message));
+    let failed = |error: io::Error| Box::new(of_error(path, &error));
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(refuse(Code::InputNotAFile, format!("this is {}, not a regular file", kind(&metadata))));

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::account::Encoding;
 use crate::config::diagnostic::Context;
 use crate::config::read::Fields;
 use crate::config::source::{Span, Spanned};
@@ -11,22 +12,10 @@ use crate::config::source::{Span, Spanned};
 pub struct AccessLog {
     /// `None`: no access log (`accessLogFile: ""`, as in Istio).
     pub file: Option<PathBuf>,
-    /// Text, JSON, or Squid's.
+    /// Istio's TEXT and JSON, and SQUID, which is ours: Squid's native format, for what reads its logs already.
     pub encoding: Encoding,
     /// A format string of Envoy's operators; empty: the encoding's own default. For JSON the text of a JSON object.
     pub format: Spanned<Box<str>>,
-}
-
-/// `accessLogEncoding`: Istio's two, and `SQUID`, which is ours: Squid's native format, for what reads its logs already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoding {
-    /// A line of text.
-    #[default]
-    Text,
-    /// A JSON object a line.
-    Json,
-    /// Squid's native format.
-    Squid,
 }
 
 impl Default for AccessLog {

@@ -62,7 +62,7 @@ impl Default for Dns {
     }
 }
 
-const FAMILIES: [(&str, Family); 3] = [("any", Family::Any), ("ipv4", Family::V4), ("ipv6", Family::V6)];
+const FAMILIES: [(&str, Family); 3] = [("any", Family::Any), ("v4", Family::V4), ("v6", Family::V6)];
 const QUERY_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const TTL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 

@@ -200,12 +200,6 @@ fn read_clients(mut fields: Fields<'_>, protocol: Option<Protocol>, folder: &Pat
         let realm = realm.map_or_else(|| "egret".into(), |realm| realm.value);
         Some(Basic { htpasswd: htpasswd?, realm })
     });
-    if let Some(basic) = &basic
-        && !basic.htpasswd.exists()
-    {
-        let message = format!("the file {} does not exist: nobody can log in", basic.htpasswd.display());
-        cx.report(Code::FileMissing, basic.htpasswd.span, message).help("make it with `htpasswd -B -c FILE USER`");
-    }
     let open = fields.boolean("open", cx).unwrap_or(false);
     fields.finish(cx);
     Clients { from, basic, open }

@@ -6,13 +6,19 @@ use crate::config::diagnostic::{Code, Diagnostics};
 
 /// Reports every open proxy. Settings are judged as they will be used, the command line included.
 pub(super) fn judge(settings: &Settings, diagnostics: &mut Diagnostics) {
+    let passes = match settings.mesh.mode {
+        OutboundMode::AllowAny => "ALLOW_ANY",
+        OutboundMode::RegistryOnly { .. } => "report: true",
+    };
     for listener in settings.listeners.iter().filter(|listener| is_open(listener, settings.mesh.mode)) {
         let message = format!(
-            "listener {} is an open proxy: {} can be reached from other machines, unknown targets pass (ALLOW_ANY), and nobody is asked who they are",
+            "listener {} is an open proxy: {} can be reached from other machines, unknown targets pass ({passes}), \
+             and nobody is asked who they are",
             listener.name.value, *listener.address
         );
         listeners::report(Code::OpenProxy, settings, listener, message, diagnostics).help(
-            "name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`), use REGISTRY_ONLY, or say `clients: { open: true }`",
+            "name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`), \
+             use REGISTRY_ONLY, or say `clients: { open: true }`",
         );
     }
 }
