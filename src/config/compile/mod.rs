@@ -152,8 +152,8 @@ impl Seen<'_, '_> {
         let mut clusters = Clusters::new(self.settings, self.policy, self.namespace, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(notes));
         for declared in registry.iter() {
-            let routes = virtual_services.routes(&declared, &mut clusters, notes);
-            let cluster = clusters.own(&declared, notes);
+            let routes = virtual_services.routes(declared, &mut clusters, notes);
+            let cluster = clusters.own(declared, notes);
             let service = Arc::new(Service {
                 host: declared.host.clone(),
                 port: declared.port.number,
@@ -164,7 +164,7 @@ impl Seen<'_, '_> {
                 routes,
             });
             view.add(&service);
-            literals::add(&mut view, &declared, &service);
+            literals::add(&mut view, declared, &service);
         }
         virtual_services.add_narrower_hosts(&mut view, &registry, &mut clusters, notes);
         rules.warn_of_unused(&registry, notes);

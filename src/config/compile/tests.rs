@@ -402,7 +402,7 @@ fn the_rule_of_the_clients_namespace_wins_then_the_services_then_the_root_s() {
     );
     assert_eq!(timeout(&[client.clone(), service.clone(), root.clone()], "a.test:443"), 1);
     assert_eq!(timeout(&[service.clone(), root.clone()], "a.test:443"), 2);
-    assert_eq!(timeout(&[root.clone()], "a.test:443"), 3);
+    assert_eq!(timeout(std::slice::from_ref(&root), "a.test:443"), 3);
     assert_eq!(timeout(&[rule("services", "a.test", 2, "['.']"), root], "a.test:443"), 3, "not exported");
     // In one namespace the most specific host wins.
     assert_eq!(timeout(&[client.clone(), rule("default", "a.test", 4, "['*']")], "a.test:443"), 4);
