@@ -475,6 +475,11 @@ fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
             virtual_service(json!({ "http": [{ "match": [{ "port": 80 }], "route": to }, { "route": to }] })),
         ),
         (
+            virtual_service(json!({ "tcp": [{ "route": to }, { "match": [{ "port": 81 }], "route": to }] })),
+            "W160 spec.tcp[1].match[0]: never reached: an earlier tcp route takes every connection",
+            virtual_service(json!({ "tcp": [{ "match": [{ "port": 81 }], "route": to }, { "route": to }] })),
+        ),
+        (
             virtual_service(json!({ "gateways": ["mesh", "egress"] })),
             "W001 spec.gateways[1]: Gateways are not supported yet: for this one the VirtualService has no effect",
             virtual_service(json!({ "gateways": ["mesh"] })),
