@@ -71,7 +71,8 @@ impl Listeners {
             let index = free.iter().position(|bound| {
                 // Two listeners may ask for port 0; their names tell them apart.
                 bound.is_some_and(|bound| {
-                    bound.configured == address && (address.port() != 0 || bound.listener.name().name == settings.name.name)
+                    bound.configured == address
+                        && (address.port() != 0 || bound.listener.name().name == settings.name.name)
                 })
             });
             steps.push(match index {
@@ -126,7 +127,9 @@ impl Listeners {
 
 fn bind(address: SocketAddr, settings: ListenerSettings) -> Result<Listener, BindError> {
     let what = format!("listener {}", settings.name.name);
-    socket::bind(address)
-        .and_then(|socket| Listener::new(socket, settings))
-        .map_err(|source| BindError { what, address: address.to_string(), source })
+    socket::bind(address).and_then(|socket| Listener::new(socket, settings)).map_err(|source| BindError {
+        what,
+        address: address.to_string(),
+        source,
+    })
 }

@@ -1,5 +1,6 @@
 //! From a configuration as read to the parts that the data plane takes.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,14 +130,17 @@ fn listener(listener: &Listener, settings: &Settings, diagnostics: &mut Diagnost
     Wanted { address: listener.address.value, settings }
 }
 
-/// The users of a listener; what is wrong with the file is reported at the place that names it.
+/// The users of a listener; what is wrong with the file is reported at the place that names it. Nothing but an error ever leaves a
+/// listener without the credentials that it asks for.
 fn credentials(basic: &settings::Basic, settings: &Settings, diagnostics: &mut Diagnostics) -> Option<Arc<Basic>> {
     let path = &basic.htpasswd.value;
-    let (code, problem) = match std::fs::read_to_string(path) {
-        Ok(text) => match Htpasswd::parse(&text) {
-            Ok(users) => return Some(Arc::new(Basic::new(&basic.realm, users))),
-            Err(error) => (Code::BadValue, error.to_string()),
-        },
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()), // warned of already: nobody can log in
+        text => text,
+    };
+    let (code, problem) = match text.map(|text| Htpasswd::parse(&text)) {
+        Ok(Ok(users)) => return Some(Arc::new(Basic::new(&basic.realm, users))),
+        Ok(Err(error)) => (Code::BadValue, error.to_string()),
         Err(error) => (Code::InputUnreadable, error.to_string()),
     };
     settings.report(code, basic.htpasswd.span, format!("{}: {problem}", path.display()), diagnostics);

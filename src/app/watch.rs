@@ -37,9 +37,8 @@ impl Watch {
                 let _ = tell.try_send(()); // full: the one in there says it already
             }
         });
-        let watcher = watcher
-            .inspect_err(|error| tracing::warn!(%error, "changed files are noticed within a minute only"))
-            .ok();
+        let watcher =
+            watcher.inspect_err(|error| tracing::warn!(%error, "changed files are noticed within a minute only")).ok();
         Self { events, watcher, folders: BTreeSet::new(), poll_at: Instant::now() + POLL }
     }
 

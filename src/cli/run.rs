@@ -56,3 +56,19 @@ fn failed(error: &StartError) -> Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_bound_is_69_and_what_may_not_be_bound_77() {
+        let exit = |kind: io::ErrorKind| {
+            let (what, address) = ("listener proxy".to_owned(), "127.0.0.1:80".to_owned());
+            failed(&StartError::Bind(BindError { what, address, source: kind.into() }))
+        };
+        assert_eq!(exit(io::ErrorKind::PermissionDenied), Exit::Permission);
+        assert_eq!(exit(io::ErrorKind::AddrInUse), Exit::Unavailable);
+        assert_eq!((Exit::Permission as u8, Exit::Unavailable as u8), (77, 69));
+    }
+}

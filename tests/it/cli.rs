@@ -121,7 +121,7 @@ fn check_reports_every_mistake_with_its_place() {
         .iter()
         .map(|d| (d["line"].as_u64().unwrap(), d["column"].as_u64().unwrap()))
         .collect();
-    assert_eq!(places, [(1, 1), (2, 26)]);
+    assert_eq!(places, [(1, 1), (2, 25)]);
 }
 
 #[test]
@@ -136,7 +136,13 @@ fn a_missing_file_is_66() {
 #[test]
 fn warnings_count_with_strict_only() {
     let folder = rules();
-    folder.write("rules.yaml", &RULES.replace("location: MESH_EXTERNAL\n  resolution: DNS", "workloadSelector: { labels: { a: b } }\n  resolution: DNS"));
+    folder.write(
+        "rules.yaml",
+        &RULES.replace(
+            "location: MESH_EXTERNAL\n  resolution: DNS",
+            "workloadSelector: { labels: { a: b } }\n  resolution: DNS",
+        ),
+    );
     assert_eq!(run(&folder, &["check", "-c", "egret.yaml"]).status.code(), Some(0));
     assert_eq!(run(&folder, &["check", "-c", "egret.yaml", "--strict"]).status.code(), Some(1));
 }
@@ -177,8 +183,25 @@ fn explain_json_has_every_key_and_the_seven_stages() {
     let (code, json) = explain_json(&rules(), &["api.example.com:443"]);
     assert_eq!(code, Some(0));
     let keys = [
-        "cluster", "decision", "endpoints", "error", "expansion", "generation", "nearest", "reason", "route", "service",
-        "stages", "status", "suggestions", "target", "tls", "tunnel", "unknown", "via", "workload",
+        "cluster",
+        "decision",
+        "endpoints",
+        "error",
+        "expansion",
+        "generation",
+        "nearest",
+        "reason",
+        "route",
+        "service",
+        "stages",
+        "status",
+        "suggestions",
+        "target",
+        "tls",
+        "tunnel",
+        "unknown",
+        "via",
+        "workload",
     ];
     let mut found: Vec<&String> = json.as_object().unwrap().keys().collect();
     found.sort();
@@ -277,7 +300,8 @@ fn listeners_are_asked_for_by_name() {
 fn users_are_those_of_the_htpasswd_file() {
     let folder = rules();
     folder.write("users", "ann:$2y$04$WvvTPHKwdBJ3uk0Z37EMR.hLA2W6N9AEBhEgrAOljy2Ae5MtaSIUi\n");
-    let basic = SETTINGS.replace("\"127.0.0.1:3128\" }", "\"127.0.0.1:3128\", clients: { basic: { htpasswd: users } } }");
+    let basic =
+        SETTINGS.replace("\"127.0.0.1:3128\" }", "\"127.0.0.1:3128\", clients: { basic: { htpasswd: users } } }");
     folder.write("egret.yaml", &basic);
     for (user, code) in [(&[][..], 3), (&["--user", "bob"], 3), (&["--user", "ann"], 0)] {
         let (found, json) = explain_json(&folder, &[&["api.example.com:443"], user].concat());

@@ -49,7 +49,10 @@ fn a_connect_reaches_its_origin_and_leaves_one_line() {
     assert!(client::echoes(&mut tunnel, b"ping"));
     drop(tunnel);
     let line = egret.stdout.wait_for("CONNECT");
-    assert!(line.contains(&format!("\"CONNECT - HTTP/1.1\" 200 ")) && line.contains(&origin.address.to_string()), "{line}");
+    assert!(
+        line.contains(&format!("\"CONNECT - HTTP/1.1\" 200 ")) && line.contains(&origin.address.to_string()),
+        "{line}"
+    );
     assert_eq!(egret.stop(), Some(0));
     assert_eq!(egret.stdout.all().len(), 1);
 }
@@ -93,7 +96,7 @@ fn a_bad_configuration_is_78_and_a_missing_one_66() {
     let output = egret(&["run".as_ref(), "-c".as_ref(), folder.settings().as_os_str()]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{stderr}");
-    assert!(stderr.contains("egret.yaml:1:26") && stderr.contains("egret.yaml:2:1"), "both are named: {stderr}");
+    assert!(stderr.contains("egret.yaml:1:25") && stderr.contains("egret.yaml:2:1"), "both are named: {stderr}");
     let missing = folder.path().join("none.yaml");
     assert_eq!(egret(&["run".as_ref(), "-c".as_ref(), missing.as_os_str()]).status.code(), Some(66));
 }

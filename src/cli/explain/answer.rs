@@ -3,105 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
-
+use super::plan::Plan;
 use super::question::Question;
-use super::stages::{StageReport, Trail};
-use super::suggest::{Suggestion, suggestions};
+use super::report::{
+    Decision, Explanation, NearestReport, TlsReport, WorkloadReport, endpoints, hops, place, printable,
+};
+use super::stages::Trail;
+use super::suggest::suggestions;
 use crate::accept::ListenerSettings;
 use crate::dial::OwnListeners;
-use crate::flow::{
-    Ask, ErrorType, Failure, Flow, Host, Identity, Name, Origin, Request, Source, Target, Workload,
-};
-use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::flow::{ErrorType, Failure, Host, Identity, Name, Origin, Source, Target};
 use crate::route::{
-    BLACK_HOLE_CLUSTER, Choice, Cluster, Discovery, Hop, Nearest, Origination, Protocol, Refusal, Route, Service,
-    Snapshot, Stage, TunnelKind, Via,
+    BLACK_HOLE_CLUSTER, Choice, Cluster, Nearest, Protocol, Refusal, Route, Service, Snapshot, Stage, TunnelKind,
 };
-
-/// `egret explain -o json`, key by key (CONTRACT).
-#[derive(Debug, Serialize)]
-pub(super) struct Explanation {
-    pub(super) decision: Decision,
-    /// Name in the outcome table; null where allowed.
-    pub(super) reason: Option<&'static str>,
-    /// What an HTTP client gets from us; null where the upstream answers, and where there is nobody to send a status to.
-    pub(super) status: Option<u16>,
-    /// RFC 9209.
-    pub(super) error: Option<&'static str>,
-    pub(super) target: String,
-    pub(super) service: Option<String>,
-    pub(super) route: Option<String>,
-    pub(super) cluster: Option<String>,
-    pub(super) endpoints: Vec<String>,
-    pub(super) tls: Option<TlsReport>,
-    pub(super) via: Vec<HopReport>,
-    pub(super) stages: Vec<StageReport>,
-    pub(super) workload: WorkloadReport,
-    pub(super) generation: u64,
-    pub(super) tunnel: Option<&'static str>,
-    pub(super) unknown: Vec<String>,
-    pub(super) nearest: Option<NearestReport>,
-    /// The ServiceEntry that an `allow` entry stands for.
-    pub(super) expansion: Option<String>,
-    /// YAML that would allow what is refused.
-    pub(super) suggestions: Vec<Suggestion>,
-    /// Names whose addresses would decide.
-    #[serde(skip)]
-    pub(super) names: Vec<Name>,
-    /// What is asked, in one line.
-    #[serde(skip)]
-    pub(super) asked: String,
-    /// The sentence of the refusal.
-    #[serde(skip)]
-    pub(super) refusal: Option<String>,
-}
-
-/// Two decisions only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Decision {
-    Allow,
-    Deny,
-}
-
-/// TLS that we originate.
-#[derive(Debug, Serialize)]
-pub(super) struct TlsReport {
-    pub(super) mode: &'static str,
-    pub(super) sni: Option<String>,
-    pub(super) at: Option<String>,
-}
-
-/// A parent proxy on the way.
-#[derive(Debug, Serialize)]
-pub(super) struct HopReport {
-    pub(super) cluster: String,
-    pub(super) endpoints: Vec<String>,
-    pub(super) tls: Option<TlsReport>,
-    pub(super) asks_for: String,
-    pub(super) authorization: bool,
-    pub(super) absolute_form: bool,
-    pub(super) at: Option<String>,
-}
-
-/// Who we act for.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct WorkloadReport {
-    namespace: String,
-    service_account: String,
-    labels: BTreeMap<String, String>,
-}
-
-/// The rule that comes nearest to allowing what is refused.
-#[derive(Debug, Serialize)]
-pub(super) struct NearestReport {
-    pub(super) rule: String,
-    pub(super) differs_in: &'static str,
-    pub(super) declared: String,
-    pub(super) at: Option<String>,
-}
 
 /// What DNS said of a name.
 pub(super) type Answers = BTreeMap<Name, Result<Vec<IpAddr>, Failure>>;
@@ -138,7 +52,7 @@ impl Asking<'_> {
             Err(failure) => return self.refused(text, Some(&question), failure, trail),
         };
         trail.pass(Stage::Target, None, describe_target(question.target()));
-        let flow = flow(&question, &source);
+        let flow = question.flow(&source);
         let choice = self.snapshot.route(&flow);
         trail.would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.to_string());
         match &choice.verdict {
@@ -177,11 +91,14 @@ impl Asking<'_> {
                 return Err(Failure::new(ErrorType::AuthenticationRequired, detail));
             }
             (None, Some(user)) => {
-                trail.unknown.push(format!("credentials: listener {name} asks nobody, {} counts for nothing", printable(user)));
+                trail
+                    .unknown
+                    .push(format!("credentials: listener {name} asks nobody, {} counts for nothing", printable(user)));
                 None
             }
         };
-        let who = identity.as_ref().map(|identity| format!(", as {}", printable(identity.as_str()))).unwrap_or_default();
+        let who =
+            identity.as_ref().map(|identity| format!(", as {}", printable(identity.as_str()))).unwrap_or_default();
         trail.pass(Stage::Listener, None, format!("{} may use listener {name}{who}", self.client));
         Ok(Source {
             peer: SocketAddr::new(self.client, 0),
@@ -195,7 +112,10 @@ impl Asking<'_> {
     fn routed(&self, question: &Question, service: Option<&Service>, route: &Route, mut trail: Trail) -> Explanation {
         let (at, found) = match service {
             Some(service) => (place(&service.origin), describe_service(service)),
-            None => (None, "no resource names it; outboundTrafficPolicy lets pass what is unknown".to_owned()),
+            None => {
+                let found = "no resource names it; outboundTrafficPolicy lets pass what is unknown";
+                (place(&self.snapshot.outbound.origin), found.to_owned())
+            }
         };
         let found = match &trail.would_deny {
             Some(would_deny) => format!("{found} (report: would be refused, {would_deny})"),
@@ -230,7 +150,7 @@ impl Asking<'_> {
             suggestions: problem.as_ref().map_or_else(Vec::new, |failure| {
                 suggestions(failure.error, Some(question), self.listener, self.client, service, None)
             }),
-            ..self.blank(question.target().to_string(), asked(question), problem, plan.status(), trail)
+            ..self.blank(question.target().to_string(), question.to_string(), problem, plan.status(), trail)
         }
     }
 
@@ -272,7 +192,7 @@ impl Asking<'_> {
 
     fn refused(&self, text: &str, question: Option<&Question>, failure: Failure, trail: Trail) -> Explanation {
         let target = question.map_or_else(|| printable(text), |question| question.target().to_string());
-        let asked = question.map_or_else(|| printable(text), asked);
+        let asked = question.map_or_else(|| printable(text), Question::to_string);
         let suggestions = suggestions(failure.error, question, self.listener, self.client, None, None);
         Explanation { suggestions, ..self.blank(target, asked, Some(failure), None, trail) }
     }
@@ -310,6 +230,7 @@ impl Asking<'_> {
             expansion: None,
             suggestions: Vec::new(),
             asked: format!("{asked} from {} through listener {}", self.client, printable(&self.listener.name.name)),
+            phrase: row.map(|row| row.phrase),
             refusal: failure.map(|failure| failure.detail.to_string()),
             names: trail.names.clone(),
             unknown: trail.unknown.clone(),
@@ -352,7 +273,9 @@ impl Asking<'_> {
             }
         }
         match (judged.is_empty(), known) {
-            (true, _) => trail.pass(Stage::Addresses, None, "none to judge: a Unix socket, or the parent resolves".to_owned()),
+            (true, _) => {
+                trail.pass(Stage::Addresses, None, "none to judge: a Unix socket, or the parent resolves".to_owned())
+            }
             (false, true) => trail.pass(Stage::Addresses, None, judged.join(", ")),
             (false, false) => {
                 trail.skip(Stage::Addresses, format!("{}: DNS is asked only with --resolve", judged.join(", ")));
@@ -391,7 +314,9 @@ impl Asking<'_> {
 
     fn describe_consistency(&self) -> String {
         match self.sni {
-            Some(sni) => format!("SNI {}: not compared with the target; this version does not check consistency", printable(sni)),
+            Some(sni) => {
+                format!("SNI {}: not compared with the target; this version does not check consistency", printable(sni))
+            }
             None => "not checked by this version".to_owned(),
         }
     }
@@ -402,203 +327,6 @@ enum Addresses {
     Known(Vec<IpAddr>),
     Failed(Failure),
     Unknown,
-}
-
-/// A route, and what it means for this question.
-struct Plan<'a> {
-    question: &'a Question,
-    route: &'a Route,
-}
-
-impl Plan<'_> {
-    /// What is judged before it is dialled: what a parent is asked for where that is an address, then where we connect to.
-    fn steps(&self) -> Vec<Step<'_>> {
-        let cluster = &*self.route.cluster;
-        let target = self.question.target();
-        match &cluster.via {
-            Via::Direct => vec![Step::of(cluster, target)],
-            Via::Connect(hop) => {
-                let mut asked = Step::of(cluster, hop.target.as_ref().unwrap_or(target));
-                asked.addresses.retain(|(host, _)| host.ip().is_some() && hop.target.is_none());
-                vec![asked, Step::of(&hop.cluster, target)]
-            }
-        }
-    }
-
-    /// What is allowed but cannot work: references to what does not exist.
-    fn problem(&self) -> Option<Failure> {
-        if self.tunnel() == Some("terminated") {
-            return None; // 200 goes out first; requests inside fail
-        }
-        let cluster = &self.route.cluster;
-        let configuration = |log: &str| {
-            let detail = format!("the configuration for {} is incomplete", self.question.target());
-            Failure::new(ErrorType::Configuration, detail).logged(log)
-        };
-        let hop = match &cluster.via {
-            Via::Direct => None,
-            Via::Connect(hop) => Some(hop),
-        };
-        // A rule that says what the parent is asked for leaves nothing to the cluster's own endpoints.
-        let own = hop.is_none_or(|hop| hop.target.is_none()).then_some(&**cluster);
-        for cluster in own.into_iter().chain(hop.map(|hop| &*hop.cluster)) {
-            match &cluster.discovery {
-                Discovery::Missing(why) => return Some(configuration(why)),
-                Discovery::Static(endpoints) if endpoints.is_empty() => {
-                    let text = format!("{} has no endpoint", cluster.name);
-                    return Some(Failure::new(ErrorType::Unavailable, "this destination has no endpoint").logged(text));
-                }
-                _ => {}
-            }
-            if let Some(Err(why)) = cluster.tls.as_ref().map(|tls| &tls.client) {
-                return Some(configuration(why));
-            }
-        }
-        match hop.and_then(|hop| hop.authorization.as_ref()).map(|authorization| &authorization.value) {
-            Some(Err(why)) => Some(configuration(why)),
-            _ => None,
-        }
-    }
-
-    fn tunnel(&self) -> Option<&'static str> {
-        match (self.question, &self.route.tunnel) {
-            (Question::Http { .. }, _) | (_, TunnelKind::Detect(_)) => None,
-            (_, TunnelKind::Opaque) => Some("opaque"),
-            (_, TunnelKind::Terminated(_)) => Some("terminated"),
-        }
-    }
-
-    fn status(&self) -> Option<u16> {
-        matches!(self.question, Question::Connect(_)).then_some(200)
-    }
-
-    fn describe(&self) -> String {
-        let cluster = &self.route.cluster;
-        let mut text = format!("route {} to cluster {}", self.route.name, cluster.name);
-        if let Some(tls) = &cluster.tls {
-            text += &format!(", TLS {} originated", tls.mode);
-        }
-        if let Via::Connect(hop) = &cluster.via {
-            text += &format!(", through the parent proxy {}", endpoints(&hop.cluster, self.question.target()).join(", "));
-        }
-        match &self.route.tunnel {
-            TunnelKind::Terminated(why) => text += &format!("; the tunnel is terminated, because {why} needs HTTP"),
-            TunnelKind::Detect(why) => {
-                text += &format!("; the client's first bytes decide whether the tunnel is terminated, because of {why}");
-            }
-            TunnelKind::Opaque => {}
-        }
-        text
-    }
-}
-
-/// Addresses of one cluster of which at least one has to be good.
-struct Step<'a> {
-    cluster: &'a Cluster,
-    addresses: Vec<(Host, u16)>,
-    spelled: bool,
-}
-
-impl<'a> Step<'a> {
-    fn of(cluster: &'a Cluster, target: &Target) -> Self {
-        let addresses = match &cluster.discovery {
-            Discovery::Asked { port } => vec![(target.host.clone(), port.unwrap_or(target.port))],
-            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
-                endpoints.iter().filter_map(host_of).collect()
-            }
-            Discovery::Missing(_) => Vec::new(), // Plan::problem has spoken
-        };
-        Self { cluster, addresses, spelled: !matches!(cluster.discovery, Discovery::Asked { .. }) }
-    }
-}
-
-impl TlsReport {
-    fn of(tls: &Origination, target: &Target) -> Self {
-        let sni = match &tls.sni {
-            Sni::Fixed(name) => Some(name.to_string()),
-            Sni::Asked => target.host.name().map(Name::to_string),
-        };
-        Self { mode: tls.mode, sni, at: place(&tls.origin) }
-    }
-}
-
-impl HopReport {
-    fn of(hop: &Hop, target: &Target) -> Self {
-        Self {
-            cluster: hop.cluster.name.to_string(),
-            endpoints: endpoints(&hop.cluster, target),
-            tls: hop.cluster.tls.as_ref().map(|tls| TlsReport::of(tls, target)),
-            asks_for: hop.target.as_ref().unwrap_or(target).to_string(),
-            authorization: hop.authorization.is_some(),
-            absolute_form: hop.absolute_form,
-            at: place(&hop.origin),
-        }
-    }
-}
-
-impl WorkloadReport {
-    fn of(workload: &Workload) -> Self {
-        Self {
-            namespace: workload.namespace.to_string(),
-            service_account: workload.service_account.to_string(),
-            labels: workload.labels.clone(),
-        }
-    }
-}
-
-impl NearestReport {
-    fn of(nearest: Nearest) -> Self {
-        Self {
-            rule: nearest.rule.to_string(),
-            differs_in: nearest.differs_in,
-            declared: nearest.declared.into(),
-            at: place(&nearest.origin),
-        }
-    }
-}
-
-fn flow<'a>(question: &'a Question, source: &'a Source) -> Flow<'a> {
-    let ask = match question {
-        Question::Connect(_) => Ask::Connect,
-        Question::Sni(_) => Ask::Sni,
-        Question::Http { method, scheme, path, .. } => {
-            Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false })
-        }
-    };
-    Flow { source, ask, target: question.target().clone() }
-}
-
-fn endpoints(cluster: &Cluster, target: &Target) -> Vec<String> {
-    match &cluster.discovery {
-        Discovery::Asked { port } => {
-            vec![Target { host: target.host.clone(), port: port.unwrap_or(target.port) }.to_string()]
-        }
-        Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
-            endpoints.iter().map(|endpoint| describe_endpoint(&endpoint.at)).collect()
-        }
-        Discovery::Missing(_) => Vec::new(),
-    }
-}
-
-fn hops(cluster: &Cluster, target: &Target) -> Vec<HopReport> {
-    match &cluster.via {
-        Via::Direct => Vec::new(),
-        Via::Connect(hop) => vec![HopReport::of(hop, target)],
-    }
-}
-
-fn host_of(endpoint: &Endpoint) -> Option<(Host, u16)> {
-    match &endpoint.at {
-        EndpointAddress::Host(host, port) => Some((host.clone(), *port)),
-        EndpointAddress::Unix(_) => None,
-    }
-}
-
-fn describe_endpoint(at: &EndpointAddress) -> String {
-    match at {
-        EndpointAddress::Host(host, port) => Target { host: host.clone(), port: *port }.to_string(),
-        EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 fn describe_target(target: &Target) -> String {
@@ -619,22 +347,4 @@ fn describe_service(service: &Service) -> String {
     };
     let resource = if service.origin.resource.is_empty() { &*service.origin.file } else { &*service.origin.resource };
     format!("{resource}: {} port {} ({protocol})", service.host, service.port)
-}
-
-fn asked(question: &Question) -> String {
-    match question {
-        Question::Connect(target) => format!("CONNECT {target}"),
-        Question::Sni(target) => format!("TLS to {target}"),
-        Question::Http { target, method, scheme, path } => format!("{method} {}://{target}{path}", scheme.as_str()),
-    }
-}
-
-/// `file:line:column`, where there is a file.
-fn place(origin: &Origin) -> Option<String> {
-    (origin.line > 0 || !origin.file.is_empty()).then(|| origin.to_string())
-}
-
-/// Control characters could drive the terminal that shows the answer.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

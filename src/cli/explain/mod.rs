@@ -1,13 +1,16 @@
 //! `egret explain`: how a flow would be handled, stage by stage, by the data plane's own function.
 
 mod answer;
+mod plan;
 mod question;
+mod report;
 mod stages;
 mod suggest;
 mod text;
 
-use self::answer::{Answers, Asking, Decision, Explanation};
+use self::answer::{Answers, Asking};
 use self::question::{NoQuestion, Question};
+use self::report::{Decision, Explanation};
 use super::args::{ExplainArgs, Format};
 use super::environment::Look;
 use super::exit::Exit;

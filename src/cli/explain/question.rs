@@ -1,8 +1,10 @@
 //! What is asked about: TARGET becomes the request that a client would send, and the proxy's own parser reads it.
 
+use std::fmt;
+
 use bytes::BytesMut;
 
-use crate::flow::{ErrorType, Failure, ListenerKind, Scheme, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, ListenerKind, Request, Scheme, Source, Target};
 use crate::http1::{HeadLimits, RequestTarget, parse_request};
 
 /// A flow as a client would ask for it.
@@ -11,12 +13,7 @@ pub(super) enum Question {
     /// `CONNECT host:port`.
     Connect(Target),
     /// A request for a URL.
-    Http {
-        target: Target,
-        method: String,
-        scheme: Scheme,
-        path: String,
-    },
+    Http { target: Target, method: String, scheme: Scheme, path: String },
     /// A ClientHello.
     Sni(Target),
 }
@@ -87,10 +84,37 @@ impl Question {
         }
     }
 
+    /// The flow that a client at `source` would make of it.
+    pub(super) fn flow<'a>(&'a self, source: &'a Source) -> Flow<'a> {
+        let ask = match self {
+            Self::Connect(_) => Ask::Connect,
+            Self::Sni(_) => Ask::Sni,
+            Self::Http { method, scheme, path, .. } => {
+                Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false })
+            }
+        };
+        Flow { source, ask, target: self.target().clone() }
+    }
+
     /// What is asked for.
     pub(super) fn target(&self) -> &Target {
         match self {
             Self::Connect(target) | Self::Sni(target) | Self::Http { target, .. } => target,
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(target) => write!(f, "CONNECT {target}"),
+            Self::Sni(target) => write!(f, "TLS to {target}"),
+            Self::Http { target, method, scheme, path } => {
+                let authority = target.to_string();
+                let port = format!(":{}", scheme.default_port());
+                let authority = authority.strip_suffix(&port).unwrap_or(&authority);
+                write!(f, "{method} {}://{authority}{path}", scheme.as_str())
+            }
         }
     }
 }
@@ -127,7 +151,9 @@ mod tests {
 
     #[test]
     fn what_the_proxy_would_not_read_is_a_decision() {
-        for text in ["api.example.com", "api.example.com:0", "u@h:1", "a:1\r\nX: y", "http://u@h/", "ftp://h/", "http:///"] {
+        for text in
+            ["api.example.com", "api.example.com:0", "u@h:1", "a:1\r\nX: y", "http://u@h/", "ftp://h/", "http:///"]
+        {
             let Err(NoQuestion::Refused(failure)) = read(text, None) else { panic!("{text} was read") };
             assert_eq!(failure.error.row().status, 400, "{text}");
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::answer::{Decision, Explanation, printable};
+use super::report::{Decision, Explanation, printable};
 use super::stages::{Passed, StageReport};
 use crate::cli::environment::Look;
 
@@ -21,7 +21,10 @@ fn write(out: &mut String, explanation: &Explanation, paint: Paint) -> std::fmt:
         write_stage(out, stage, paint)?;
     }
     writeln!(out, "\n{}", verdict(explanation, paint))?;
-    write_facts(out, explanation)?;
+    match explanation.decision {
+        Decision::Allow => write_facts(out, explanation)?,
+        Decision::Deny => write_told(out, explanation)?,
+    }
     if let Some(nearest) = &explanation.nearest {
         let at = nearest.at.as_deref().map(|at| format!(" ({at})")).unwrap_or_default();
         writeln!(out, "\nnearest rule: {}{at}; its {} is {}", nearest.rule, nearest.differs_in, nearest.declared)?;
@@ -54,14 +57,19 @@ fn verdict(explanation: &Explanation, paint: Paint) -> String {
         (Decision::Allow, Some(status)) => format!("{}: the client gets {status}", paint.green("allowed")),
         (Decision::Allow, None) => format!("{}: the upstream answers", paint.green("allowed")),
         (Decision::Deny, status) => {
-            let answer = match status {
-                Some(status) => format!("the client gets {status}"),
-                None => "the connection is closed with the alert unrecognized_name".to_owned(),
+            let answer = match (status, explanation.phrase) {
+                (Some(status), Some(phrase)) => format!("the client gets {status} {phrase}"),
+                _ => "the connection is closed with the alert unrecognized_name".to_owned(),
             };
-            let why = explanation.refusal.as_deref().unwrap_or_default();
-            let reason = explanation.reason.unwrap_or_default();
-            format!("{}: {answer}, {reason} ({})", paint.red("refused"), printable(why))
+            format!("{}: {answer} ({})", paint.red("refused"), explanation.reason.unwrap_or_default())
         }
+    }
+}
+
+fn write_told(out: &mut String, explanation: &Explanation) -> std::fmt::Result {
+    match &explanation.refusal {
+        Some(refusal) => writeln!(out, "  because       {}", printable(refusal)),
+        None => Ok(()),
     }
 }
 
