@@ -25,7 +25,6 @@ use super::kinds::service_entry::ServiceEntry;
 use super::kinds::virtual_service::VirtualService;
 use super::resource::{Kind, Resource};
 use super::settings::Settings;
-use super::source::Span;
 use crate::flow::Origin;
 use crate::route::snapshot::{Outbound, View};
 use crate::route::{AddressPolicy, Mode, Service, Snapshot};
@@ -173,7 +172,7 @@ fn outbound(settings: &Settings) -> Outbound {
 
 /// What says what becomes of unknown targets.
 fn policy_origin(settings: &Settings) -> Origin {
-    Origin { resource: "mesh.outboundTrafficPolicy".into(), ..settings.origin(Span::default()) }
+    Origin { resource: "mesh.outboundTrafficPolicy".into(), ..settings.origin(settings.mesh.policy_span) }
 }
 
 const CLUSTER_DOMAIN: &str = "cluster.local"; // Kubernetes' default; short names are completed with it
