@@ -1,6 +1,6 @@
 //! What the access log may say of one flow. The line is written exactly once: on finish, or when the record is dropped unfinished.
 //!
-//! How a line looks is [`super::format`]'s; where it goes, [`super::writer`]'s.
+//! How a line looks is [`super::format`]'s; where it goes, the writer's.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -28,6 +28,7 @@ use self::own::Before;
 use self::pool::Pool;
 use self::resolve::Resolver;
 use self::tcp::{Pacing, RaceError};
+use crate::account::metrics;
 use crate::flow::{DialTrace, Host, Name, Target};
 use crate::http1::HeadLimits;
 use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
@@ -514,7 +515,13 @@ impl Dialer {
 
     /// An idle connection that is still open and has no unread byte, the most recently used first.
     pub fn checkout(&self, key: &PoolKey) -> Option<Dialed> {
-        self.pool.checkout(key)
+        let idle = self.pool.checkout(key);
+        if idle.is_some() {
+            metrics::pool_hit();
+        } else {
+            metrics::pool_miss();
+        }
+        idle
     }
 
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use super::hosts::{self, HostsFile};
 use super::{DnsSettings, Family};
+use crate::account::metrics::{self, DnsResult};
 use crate::flow::{ErrorType, Name};
 
 /// Answers questions for addresses. Cheap to share; dropped with its cache when the settings change.
@@ -206,7 +207,10 @@ impl Resolver {
         let question = (name.clone(), family);
         let mut table = self.state.table();
         match table.answers.get(&question) {
-            Some(known) if known.until > Instant::now() => return Asked::Known(known.answer.clone()),
+            Some(known) if known.until > Instant::now() => {
+                metrics::dns_cache_hit();
+                return Asked::Known(known.answer.clone());
+            }
             _ => {}
         }
         if let Some(answer) = table.asking.get(&question).and_then(|asking| asking.answer.upgrade()) {
@@ -269,6 +273,7 @@ impl Resolver {
                 Err(error) => (Err(failure(&error)), now + failure_ttl),
             };
             place.answered(answer.clone(), until);
+            metrics::dns_query(counted_as(&answer));
             answer
         }
     }
@@ -304,6 +309,16 @@ impl Drop for Place {
         if table.asking.get(&self.question).is_some_and(|asking| asking.number == self.number) {
             table.asking.remove(&self.question);
         }
+    }
+}
+
+/// How the metrics count an answer of a server.
+fn counted_as(answer: &Answer) -> DnsResult {
+    match answer {
+        Ok(_) => DnsResult::Found,
+        Err(ResolveError::NoSuchName | ResolveError::NoAddress) => DnsResult::NotFound,
+        Err(ResolveError::Timeout) => DnsResult::TimedOut,
+        Err(ResolveError::Refused(_) | ResolveError::Failed(_) | ResolveError::Overloaded(_)) => DnsResult::Failed,
     }
 }
 

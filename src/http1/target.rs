@@ -75,7 +75,8 @@ fn parse_authority(text: &str) -> Result<Parts<'_>, HeadError> {
 }
 
 fn parse_absolute<'a>(text: &'a str, whole: &[u8]) -> Result<Parts<'a>, HeadError> {
-    let (scheme, rest) = text.split_once("://").ok_or(HeadError::TargetForm)?;
+    let (scheme, rest) = text.split_once(':').ok_or(HeadError::TargetForm)?;
+    let rest = rest.strip_prefix("//").ok_or(HeadError::TargetForm)?;
     let scheme = match scheme {
         _ if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("ws") => Scheme::Http,
         _ if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") => Scheme::Https,

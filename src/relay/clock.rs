@@ -4,6 +4,7 @@
 //! costs one timer event per idle limit.
 
 use std::future::Future;
+use std::num::NonZero;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use crate::flow::Ending;
 
 #[derive(Debug)]
 pub(super) struct Clock {
-    limits: RelayLimits,
     opened: Instant,
-    moved: Instant,
+    /// Since `opened`, as are both limits: a third of the size of instants and durations.
+    moved: Millis,
+    idle: Option<NonZero<Millis>>,
+    lifetime: Option<NonZero<Millis>>,
     /// Armed by the first poll; its state is on the heap, because tokio's timer wheel points into it.
     timer: Option<Pin<Box<Sleep>>>,
     old: bool,
@@ -25,18 +28,19 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new(limits: RelayLimits) -> Self {
-        let now = Instant::now();
-        Self { limits, opened: now, moved: now, timer: None, old: false }
+        let limit = |limit| NonZero::new(millis(limit));
+        let (idle, lifetime) = (limit(limits.idle), limit(limits.lifetime));
+        Self { opened: Instant::now(), moved: 0, idle, lifetime, timer: None, old: false }
     }
 
     /// Bytes were moved now.
     pub(super) fn moved(&mut self) {
-        self.moved = Instant::now();
+        self.moved = self.age();
     }
 
     /// Nothing has moved for a while.
     pub(super) fn is_quiet(&self) -> bool {
-        self.moved.elapsed() >= QUIET_TIME
+        self.age() >= self.moved.saturating_add(QUIET_TIME)
     }
 
     /// Ready once a limit is reached; calls `grown_old` once, when the tunnel has lived for [`YOUNG_TIME`].
@@ -45,8 +49,8 @@ impl Clock {
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
             }
-            let now = Instant::now();
-            if !self.old && now >= self.opened + YOUNG_TIME {
+            let now = self.age();
+            if !self.old && now >= YOUNG_TIME {
                 self.old = true;
                 grown_old();
             }
@@ -69,23 +73,30 @@ impl Clock {
 
     /// When there is something to do at the earliest.
     fn next(&self) -> Option<Instant> {
-        let old = (!self.old).then_some(self.opened + YOUNG_TIME);
-        [old, self.idle_end(), self.lifetime_end()].into_iter().flatten().min()
+        let old = (!self.old).then_some(YOUNG_TIME);
+        let next = [old, self.idle_end(), self.lifetime_end()].into_iter().flatten().min()?;
+        self.opened.checked_add(Duration::from_millis(next)) // later than time can tell: never
     }
 
-    fn idle_end(&self) -> Option<Instant> {
-        later(self.moved, self.limits.idle)
+    fn idle_end(&self) -> Option<Millis> {
+        self.idle.map(|idle| self.moved.saturating_add(idle.get()))
     }
 
-    fn lifetime_end(&self) -> Option<Instant> {
-        later(self.opened, self.limits.lifetime)
+    fn lifetime_end(&self) -> Option<Millis> {
+        self.lifetime.map(NonZero::get)
+    }
+
+    fn age(&self) -> Millis {
+        millis(self.opened.elapsed())
     }
 }
 
-/// `None` for no limit: zero, or longer than time itself.
-fn later(since: Instant, limit: Duration) -> Option<Instant> {
-    if limit.is_zero() { None } else { since.checked_add(limit) }
+/// What tokio's timers count in.
+type Millis = u64;
+
+fn millis(time: Duration) -> Millis {
+    time.as_millis().try_into().unwrap_or(Millis::MAX)
 }
 
-const YOUNG_TIME: Duration = Duration::from_secs(30); // from then on a tunnel gets keepalive, DESIGN 5
-const QUIET_TIME: Duration = Duration::from_secs(1); // longer than a retransmission, so that a lost packet does not pass for the end
+const YOUNG_TIME: Millis = 30_000; // from then on a tunnel gets keepalive, DESIGN 5
+const QUIET_TIME: Millis = 1_000; // longer than a retransmission, so that a lost packet does not pass for the end

@@ -64,19 +64,17 @@ impl Relay {
     /// Moves what can be moved now, both ways; ready when the tunnel is over by itself.
     fn poll_ways(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Self { downstream, upstream, up, down, live, .. } = self;
-        let up = match up.poll(cx, downstream, upstream, |bytes| live.add_received(bytes)) {
+        match up.poll(cx, downstream, upstream, down.is_closed(), |bytes| live.add_received(bytes)) {
             Poll::Ready(Err(End::Source)) => return Poll::Ready(Some(Ending::DownstreamReset)),
             Poll::Ready(Err(End::Sink)) => return Poll::Ready(Some(Ending::UpstreamReset)),
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
-        };
-        let down = match down.poll(cx, upstream, downstream, |bytes| live.add_sent(bytes)) {
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        match down.poll(cx, upstream, downstream, up.is_closed(), |bytes| live.add_sent(bytes)) {
             Poll::Ready(Err(End::Source)) => return Poll::Ready(Some(Ending::UpstreamReset)),
             Poll::Ready(Err(End::Sink)) => return Poll::Ready(Some(Ending::DownstreamReset)),
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
-        };
-        if up.is_ready() && down.is_ready() { Poll::Ready(None) } else { Poll::Pending }
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if up.is_closed() && down.is_closed() { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// Ready once a bound is reached. Sets keepalive on the upstream socket when the tunnel has become an old one.

@@ -618,10 +618,11 @@ async fn a_thousand_tunnels_leave_no_descriptor_behind() {
     assert!(open() <= before + pool, "{before} descriptors before, {} after", open());
 }
 
-/// 2 KB are all that an idle tunnel may cost (DESIGN 5). tokio's registrations take 2 × 256, the timer's heap 128, the live entry
-/// and the access record about 600 together; the relay is what is left, with room for the task's header and lease.
+/// 2 KB of memory are all that an idle tunnel may cost (DESIGN 5). Its task is one allocation of 512 bytes (tokio adds about
+/// 110 to the future), the registrations of two sockets take 256 each, the timer 112, the live entry 160: 1.3 KB, and the rest
+/// is for the record. More than this and the task is in the next class of the allocator.
 #[test]
 fn the_relay_of_an_idle_tunnel_is_small() {
     let size = size_of::<Relay>();
-    assert!(size <= 400, "{size} bytes");
+    assert!(size <= 288, "{size} bytes");
 }

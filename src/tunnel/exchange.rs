@@ -38,8 +38,8 @@ pub struct Upstream {
 
 /// What became of an exchange whose answer went out.
 pub struct Exchanged {
-    /// Status of the final answer.
-    pub status: u16,
+    /// Head of the final answer, as it came.
+    pub head: ResponseHead,
     /// Bytes of the request's body.
     pub received: u64,
     /// Bytes of the answer's body.
@@ -159,10 +159,9 @@ impl Answering<'_> {
             return self.switch(down, up, head, waited).await;
         }
         let mut answer = Answer::new(&self, &head);
-        let (status, auth) = (head.status(), binds_authentication(self.head, &head));
         let result =
             answer.pass(&mut up.dialed.stream, &mut up.buf, &mut *down.stream, &head, &self, down.patience).await;
-        Ok(answer.into_exchanged(&self, up, result, 0, true, waited, status, auth))
+        Ok(answer.into_exchanged(&self, up, result, 0, true, waited, head))
     }
 
     /// Request body and answer flow at the same time: an origin may answer before it has read everything.
@@ -220,9 +219,8 @@ impl Answering<'_> {
                 answered = &mut answered => answered?,
             }
         };
-        let (status, auth) = (head.status(), binds_authentication(self.head, &head));
         answer.keep_alive &= sent_whole;
-        Ok(answer.into_exchanged(&self, up, result, received, sent_whole, waited, status, auth))
+        Ok(answer.into_exchanged(&self, up, result, received, sent_whole, waited, head))
     }
 
     /// Reads the next head of an answer, interim ones included.
@@ -295,7 +293,7 @@ impl Answering<'_> {
             .await
             .map_err(|_| ExchangeError::ClientGone)?;
         Ok(Exchanged {
-            status: 101,
+            head,
             received: 0,
             sent: 0,
             upstream_time: waited,
@@ -420,8 +418,7 @@ impl Answer {
         received: u64,
         sent_whole: bool,
         upstream_time: Duration,
-        status: u16,
-        connection_bound_auth: bool,
+        head: ResponseHead,
     ) -> Exchanged {
         let reusable = self.reusable && sent_whole && up.buf.is_empty() && result.is_ok();
         let upstream = reusable.then_some(up);
@@ -431,11 +428,11 @@ impl Answer {
             Err(error) => Next::Abort(describe(&error, answering, self.upstream_framing)),
         };
         Exchanged {
-            status,
+            connection_bound_auth: binds_authentication(answering.head, &head),
+            head,
             received,
             sent: self.sent,
             upstream_time,
-            connection_bound_auth,
             request_whole: sent_whole,
             next,
         }

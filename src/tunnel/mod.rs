@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::account::live::{Exceeded, LiveGuard};
-use crate::account::{AccessRecord, Account, Tunnels};
+use crate::account::{AccessRecord, Account, Tunnels, metrics};
 use crate::dial::{Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
@@ -153,7 +153,11 @@ impl Proxy {
     ) -> Result<Dialed, Failure> {
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| error.failure(target))
+        dialed.map_err(|error| {
+            let failure = error.failure(target);
+            metrics::dial_failed(failure.error);
+            failure
+        })
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
@@ -181,11 +185,14 @@ pub struct Tunnel<H> {
 
 impl<H> Tunnel<H> {
     /// Copies until both sides are done or a limit ends it, then writes the flow's line.
-    pub async fn relay(mut self) {
-        let end = (&mut self.relay).await;
-        let live = self.relay.live();
-        self.record.moved(live.received(), live.sent());
-        self.record.finish(end.map_or(Outcome::Complete, Outcome::Ended));
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold `self` twice: as the argument and where it is moved to")]
+    pub fn relay(mut self) -> impl Future<Output = ()> {
+        async move {
+            let end = (&mut self.relay).await;
+            let live = self.relay.live();
+            self.record.moved(live.received(), live.sent());
+            self.record.finish(end.map_or(Outcome::Complete, Outcome::Ended));
+        }
     }
 }
 
@@ -195,4 +202,19 @@ fn refused(refusal: Refusal) -> Failure {
         None => refusal.detail.clone(),
     };
     Failure { error: refusal.error, detail: refusal.detail, log, hop_status: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<T, F: Future>(_: fn(T) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_an_open_tunnel_is_the_tunnel_and_no_more() {
+        let (future, tunnel) = (future_size(Tunnel::<()>::relay), size_of::<Tunnel<()>>());
+        assert!(future <= tunnel + 16, "{future} bytes for a tunnel of {tunnel}");
+    }
 }

@@ -115,7 +115,8 @@ impl Connection {
         plan: HttpPlan<'_>,
         mut record: Box<AccessRecord>,
     ) -> After {
-        record.exchanged(exchanged.status, exchanged.received, exchanged.sent, exchanged.upstream_time);
+        record.response_fields(|name| exchanged.head.field(name));
+        record.exchanged(exchanged.head.status(), exchanged.received, exchanged.sent, exchanged.upstream_time);
         match exchanged.next {
             Next::KeepAlive(_) => {
                 record.finish(Outcome::Complete);

@@ -182,7 +182,7 @@ impl Format {
         match &compiled.line {
             Line::Text(template) => want(template),
             Line::Json(members) => members.iter().for_each(|member| want(&member.value)),
-            Line::Squid => {}
+            Line::Squid => compiled.wanted_response.push(squid::MEDIA_TYPE.into()),
         }
         Ok(compiled)
     }

@@ -6,7 +6,7 @@
 use super::escape::{self, Place};
 use super::operator::{millis, url_start};
 use super::{End, push_ip, push_number, time};
-use crate::account::record::{AccessRecord, Asked, Field};
+use crate::account::record::{AccessRecord, Asked, Field, Message};
 use crate::flow::{Ending, ErrorType, Outcome, Side};
 
 pub(super) fn line(out: &mut Vec<u8>, record: &AccessRecord, end: End) {
@@ -35,8 +35,13 @@ pub(super) fn line(out: &mut Vec<u8>, record: &AccessRecord, end: End) {
     or_dash(out, record.text(Field::Identity));
     out.push(b' ');
     hierarchy(out, record);
-    out.extend_from_slice(b" -");
+    out.push(b' ');
+    let media_type = record.extra(Message::Response, MEDIA_TYPE).split(|byte| *byte == b';').next();
+    or_dash(out, media_type.unwrap_or_default().trim_ascii());
 }
+
+/// The field of the answer that `%mt` shows, without its parameters.
+pub(super) const MEDIA_TYPE: &str = "content-type";
 
 /// Squid's result code.
 fn result(record: &AccessRecord) -> &'static str {

@@ -230,6 +230,10 @@ fn squids_native_lines() {
     ] {
         assert_eq!(line(Encoding::Squid, "", &record), expected);
     }
+    let mut html = crate::account::testing::account(Encoding::Squid, "")
+        .record(&Arc::new(source_from("10.1.2.3:40000".parse().unwrap())));
+    html.response_fields(|name| (name == "content-type").then_some(b"text/html ; charset=utf-8".as_slice()));
+    assert!(line(Encoding::Squid, "", &html).ends_with(" HIER_NONE/- text/html"));
     let mut unreadable = record();
     let failure = Failure::new(ErrorType::BadRequest, "bare LF");
     unreadable.refused(&failure, 400);
