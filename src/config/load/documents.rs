@@ -42,7 +42,9 @@ impl Documents {
         let mut last: HashMap<Arc<str>, usize> = HashMap::with_capacity(self.resources.len());
         let mut replaced = vec![false; self.resources.len()];
         for (index, resource) in self.resources.iter().enumerate() {
-            if let Some(earlier) = last.insert(resource.label.clone(), index) {
+            if let Some(earlier) = last.insert(resource.label.clone(), index)
+                && &*resource.metadata.name != NAMELESS
+            {
                 let first = &self.resources[earlier];
                 let place = format!("{}:{}:{}", first.source.name(), first.root.span.line, first.root.span.column);
                 let message = format!("replaces the one of the same name at {place}");
@@ -67,7 +69,7 @@ impl Documents {
             diagnostics.push(diagnostic);
             return;
         };
-        let Some(metadata) = read_metadata(&root, source, *kind, namespace, diagnostics) else { return };
+        let metadata = read_metadata(&root, source, *kind, namespace, diagnostics);
         let order = self.resources.len();
         let label: Arc<str> = format!("{} {}/{}", kind.as_str(), metadata.namespace, metadata.name).into();
         let resource = Resource { kind: *kind, metadata, root, source: source.clone(), order, label };
@@ -128,7 +130,7 @@ fn pass_over(root: &Node, source: &Source, version: &str, kind: &str, namespace:
     };
     let mut diagnostic = Diagnostic::in_source(Code::KindPassedOver, source, span, message);
     let namespace = text("namespace").unwrap_or(namespace);
-    diagnostic.resource = format!("{kind} {namespace}/{}", text("name").unwrap_or("?")).into();
+    diagnostic.resource = format!("{kind} {namespace}/{}", text("name").unwrap_or(NAMELESS)).into();
     diagnostic.path = "kind".into();
     diagnostic.found(kind);
     diagnostic
@@ -138,43 +140,50 @@ fn pass_over(root: &Node, source: &Source, version: &str, kind: &str, namespace:
 const RESTRICTS: [&str; 5] =
     ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "Sidecar", "NetworkPolicy"];
 
+/// What is wrong is reported and stands as written, so that the rest of the resource is read and judged too.
 fn read_metadata(
     root: &Node,
     source: &Source,
     kind: Kind,
     namespace: &Arc<str>,
     diagnostics: &mut Diagnostics,
-) -> Option<Metadata> {
+) -> Metadata {
     let node = root.entry("metadata");
     let text = |name: &str| node.and_then(|node| node.entry(name)).and_then(Node::scalar);
-    let label = format!("{} {}/{}", kind.as_str(), text("namespace").unwrap_or(namespace), text("name").unwrap_or("?"));
+    let mut metadata = Metadata {
+        name: text("name").unwrap_or(NAMELESS).into(),
+        namespace: text("namespace").map_or_else(|| namespace.clone(), Into::into),
+        ..Metadata::default()
+    };
+    let label = format!("{} {}/{}", kind.as_str(), metadata.namespace, metadata.name);
     let cx = &mut Context::new(source, root, &label, diagnostics);
     let Some(node) = node else {
-        cx.report(Code::BadMetadata, root.span, "metadata is missing").help("a resource needs `metadata: { name: … }`");
-        return None;
+        let help = "a resource needs `metadata: { name: … }`";
+        cx.report(Code::BadMetadata, root.span, "metadata is missing").help(help);
+        return metadata;
     };
-    node.entries(cx)?;
-    let name = match node.entry("name") {
-        Some(node) => read_name(node, names::object_name, cx),
-        None => {
-            cx.report(Code::BadMetadata, node.span, "the name is missing");
-            None
-        }
-    };
-    let namespace = match node.entry("namespace") {
-        Some(node) => read_name(node, names::namespace, cx),
-        None => Some(namespace.clone()),
-    };
+    if node.entries(cx).is_none() {
+        return metadata;
+    }
+    match node.entry("name") {
+        Some(node) => judge_name(node, names::object_name, cx),
+        None => _ = cx.report(Code::BadMetadata, node.span, "the name is missing"),
+    }
+    if let Some(node) = node.entry("namespace") {
+        judge_name(node, names::namespace, cx);
+    }
     let created = node.entry("creationTimestamp").and_then(|node| node.parsed(str::parse::<Timestamp>, cx));
-    let mut metadata = Metadata { created: created.map(|created| created.value), ..Metadata::default() };
+    metadata.created = created.map(|created| created.value);
     for (key, value) in node.entry("annotations").and_then(|node| node.entries(cx)).unwrap_or_default() {
         if let Some(value) = value.text(cx) {
             metadata.annotations.insert(key.text.clone(), value.map(Into::into));
         }
     }
     metadata.labels = read_labels(node, cx);
-    Some(Metadata { name: name?, namespace: namespace?, ..metadata })
+    metadata
 }
+
+const NAMELESS: &str = "?";
 
 fn read_labels(metadata: &Node, cx: &mut Context<'_>) -> BTreeMap<String, String> {
     let entries = metadata.entry("labels").and_then(|node| node.entries(cx)).unwrap_or_default();
@@ -182,14 +191,10 @@ fn read_labels(metadata: &Node, cx: &mut Context<'_>) -> BTreeMap<String, String
     labels.collect()
 }
 
-fn read_name(node: &Node, read: fn(&str) -> Result<Box<str>, &'static str>, cx: &mut Context<'_>) -> Option<Arc<str>> {
-    let text = node.text(cx)?;
-    match read(&text) {
-        Ok(name) => Some(name.into()),
-        Err(problem) => {
-            let message = format!("{}: {problem}", cx.quote(&text));
-            cx.report_value(Code::BadMetadata, node, message);
-            None
-        }
+fn judge_name(node: &Node, read: fn(&str) -> Result<Box<str>, &'static str>, cx: &mut Context<'_>) {
+    let Some(text) = node.text(cx) else { return };
+    if let Err(problem) = read(&text) {
+        let message = format!("{}: {problem}", cx.quote(&text));
+        cx.report_value(Code::BadMetadata, node, message);
     }
 }

@@ -95,6 +95,8 @@ fn what_is_no_regular_file_is_refused_without_blocking() {
             "socket.yaml: error[E003]: this is a socket, not a regular file",
         ]
     );
+    let unreadable = files::read(Path::new("/proc/self/mem")).expect_err("address 0 is not mapped");
+    assert_eq!(unreadable.to_string(), "/proc/self/mem: error[E002]: cannot be read: Input/output error (os error 5)");
     let device = files::read(Path::new("/dev/zero")).expect_err("not a file");
     assert_eq!(device.to_string(), "/dev/zero: error[E003]: this is a device, not a regular file");
 }
@@ -161,8 +163,7 @@ fn lists_as_kubectl_prints_them_are_unfolded() {
     let (resources, problems) = one(&text);
     assert_eq!(problems, [""; 0]);
     assert_eq!(labels(&resources), ["ServiceEntry ns/a", "ServiceEntry ns/b"]);
-    let (resources, problems) = one(&text.replace("metadata: { name: b }", "metadata: { name: B }"));
-    assert_eq!(resources.len(), 1);
+    let (_, problems) = one(&text.replace("metadata: { name: b }", "metadata: { name: B }"));
     assert_eq!(
         problems,
         [
@@ -208,6 +209,17 @@ fn what_is_no_resource_is_named() {
     ] {
         assert_eq!(one(text).1, [format!("a.yaml:{expected}")], "{text}");
     }
+}
+
+#[test]
+fn a_resource_without_a_name_is_judged_all_the_same() {
+    let (_, problems) =
+        one("apiVersion: v1\nkind: ServiceEntry\nmetadata: [a]\nsepc: {}\n---\nkind: Secret\napiVersion: v1\n");
+    let codes: Vec<_> = problems.iter().map(|problem| &problem[..problem.find(']').expect("a code")]).collect();
+    assert_eq!(
+        codes,
+        ["a.yaml:1:13: error[E021", "a.yaml:3:11: error[E032", "a.yaml:4:1: error[E030", "a.yaml:6:1: error[E022"]
+    );
 }
 
 #[test]

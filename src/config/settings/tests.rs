@@ -73,6 +73,11 @@ fn every_key_of_the_contract_is_read_and_says_the_default() {
 }
 
 #[test]
+fn the_example_in_conf_says_every_default() {
+    assert_eq!(shown(&clean(include_str!("../../../conf/egret.yaml"))), shown(&Settings::default()));
+}
+
+#[test]
 fn defaults_are_those_of_the_contract() {
     fn is<T: PartialEq + Debug>(found: T, expected: T) {
         assert_eq!(found, expected);
