@@ -274,6 +274,12 @@ impl Settings {
         Origin { file, line: span.line, column: span.column, resource }
     }
 
+    /// The place of a key, by the names on the way to it; line 0 where the file does not have it.
+    pub fn place_of(&self, path: &[&str]) -> Span {
+        let node = path.iter().try_fold(&self.document.root, |node, name| node.entry(name));
+        node.map_or_else(Span::default, |node| node.span)
+    }
+
     /// The workload that a listener acts for.
     pub fn workload_of(&self, listener: &Listener) -> Arc<Workload> {
         listener.workload.clone().unwrap_or_else(|| self.workload.clone())

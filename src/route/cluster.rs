@@ -104,7 +104,7 @@ pub struct Hop {
     pub cluster: Arc<Cluster>,
     /// `tunnel.targetHost` and `targetPort`: asked for in place of the flow's own target.
     pub target: Option<Target>,
-    /// Credentials, read anew for each CONNECT so that a rotated file counts at once.
+    /// Credentials; a rotated file or Secret counts with the reload that its change causes.
     pub authorization: Option<Authorization>,
     /// Plain HTTP goes to the parent in absolute-form instead of through a tunnel (`egret.dev/proxy-http: absolute-form`).
     pub absolute_form: bool,

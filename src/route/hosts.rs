@@ -206,6 +206,8 @@ pub fn resolve_short_name(host: &str, namespace: &str, domain: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -271,6 +273,24 @@ mod tests {
         let index = index(&["*bcd", "*.é.com"]);
         assert_eq!(index.find("aéd"), None);
         assert_eq!(index.find("éé"), None);
+    }
+
+    #[test]
+    fn a_lookup_among_a_hundred_thousand_takes_less_than_a_microsecond() {
+        let limit = Duration::from_micros(if cfg!(debug_assertions) { 20 } else { 1 });
+        let mut index = HostIndex::default();
+        for n in 0..50_000 {
+            index.entry(&Arc::from(format!("host-{n}.example.com")), || n);
+            index.entry(&Arc::from(format!("*.zone-{n}.example.com")), || n);
+        }
+        let names: Vec<String> = (0..1_000).map(|n| format!("a.b.zone-{}.example.com", n * 47)).collect();
+        let round = || {
+            let started = Instant::now();
+            assert!(names.iter().enumerate().all(|(n, name)| index.find(name) == Some(&(n * 47))));
+            started.elapsed() / 1_000
+        };
+        let best = (0..20).map(|_| round()).min().unwrap();
+        assert!(best < limit, "{best:?}");
     }
 
     fn pattern() -> impl Strategy<Value = String> {

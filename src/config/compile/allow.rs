@@ -35,16 +35,22 @@ impl Expansion {
     /// What is wrong with it, and what would be right.
     pub fn parse(entry: &str, index: usize, namespace: &Arc<str>) -> Result<String, String> {
         let (what, port) = split_port(entry)?;
-        let ports = match port {
-            Some(port) => vec![port],
-            None => vec![443, 80],
-        };
+        let ports = port.map_or_else(|| vec![443, 80], |port| vec![port]);
         let mut yaml = format!(
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: allow-{index}\n  namespace: {namespace}\nspec:\n"
         );
         // Infallible: a String takes everything.
         let _ = match what {
-            What::Host(host, resolution) => write!(yaml, "  hosts: [\"{host}\"]\n  resolution: {resolution}\n"),
+            What::Host(host) => {
+                // DYNAMIC_DNS takes protocols that carry the name; both dial the name that was asked for.
+                let has_names = ports.iter().all(|port| matches!(port, 443 | 80));
+                let resolution = match (host.starts_with('*'), has_names) {
+                    (false, _) => "DNS",
+                    (true, true) => "DYNAMIC_DNS",
+                    (true, false) => "NONE",
+                };
+                write!(yaml, "  hosts: [\"{host}\"]\n  resolution: {resolution}\n")
+            }
             What::Net(net) => {
                 let digits: String =
                     net.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -102,7 +108,7 @@ pub(super) fn expand(settings: &Settings, order: usize, diagnostics: &mut Diagno
 }
 
 enum What {
-    Host(Arc<str>, &'static str),
+    Host(Arc<str>),
     Net(IpNet),
 }
 
@@ -142,6 +148,5 @@ fn split_port(entry: &str) -> Result<(What, Option<u16>), String> {
     if is_literal {
         return Err(format!("{host:?} is an address in an unusual spelling: write it in four decimal parts"));
     }
-    let resolution = if host.starts_with('*') { "NONE" } else { "DNS" };
-    Ok((What::Host(host, resolution), port))
+    Ok((What::Host(host), port))
 }

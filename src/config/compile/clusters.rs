@@ -42,6 +42,13 @@ pub(super) struct Place {
     pub(super) is_tcp: bool,
 }
 
+/// What a reference means.
+struct Found<'c, 'r> {
+    declared: Declared<'c, 'r>,
+    rule: Option<&'c Rule<'c, 'r>>,
+    subset: Option<&'c Subset>,
+}
+
 /// Where a reference stands, for what is missing.
 #[derive(Clone, Copy)]
 pub(super) struct Reference<'a> {
@@ -65,22 +72,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     /// The cluster of a service port itself.
     pub(super) fn own(&mut self, declared: &Declared<'_, '_>, notes: &mut Notes<'_>) -> Arc<Cluster> {
         let rule = self.rule(declared);
-        let made = self.make(declared, rule, None, !declared.protocol.is_http(), notes);
-        if declared.protocol == Protocol::Tls
-            && let (Some(tls), Some(rule)) = (&made.tls, rule)
-        {
-            let message = format!(
-                "tunnels to port {} of {} carry TLS of the client, which this rule would wrap into TLS again",
-                declared.port.number, declared.host
-            );
-            let span = Span { line: tls.origin.line, column: tls.origin.column, ..Span::default() };
-            let settings = rule.settings(None, declared.port.number);
-            let span = settings.tls.map_or(span, |tls| tls.span);
-            notes.once_with(rule.resource(), Code::DoubleTls, span, message, |diagnostic| {
-                diagnostic.help("limit it to the plain port with portLevelSettings");
-            });
+        if let Some(rule) = rule.filter(|_| declared.protocol == Protocol::Tls) {
+            warn_of_double_tls(declared, rule, notes);
         }
-        Arc::new(made)
+        Arc::new(self.make(declared, rule, None, !declared.protocol.is_http(), notes))
     }
 
     /// The cluster a route leads to; one that fails every flow where the place does not exist.
@@ -119,7 +114,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         let subset = proxy.subset.as_ref().map_or(proxy.host.span, |subset| subset.span);
         let reference = Reference { resource: None, host: proxy.host.span, subset };
         let (discovery, via) = match self.find(&place, reference, notes) {
-            Ok((declared, rule, subset)) => {
+            Ok(Found { declared, rule, subset }) => {
                 let hop = self.hop(&declared, rule, subset, None, origin, notes);
                 (Discovery::Asked { port: None }, Via::Connect(Arc::new(hop)))
             }
@@ -130,18 +125,13 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
 
     fn make_of_route(&mut self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Cluster {
         match self.find(place, reference, notes) {
-            Ok((declared, rule, subset)) => self.make(&declared, rule, subset, place.is_tcp, notes),
+            Ok(Found { declared, rule, subset }) => self.make(&declared, rule, subset, place.is_tcp, notes),
             Err(sentence) => self.missing(place, sentence),
         }
     }
 
     /// Finds the service port and subset that a reference means, or reports what is missing.
-    fn find(
-        &self,
-        place: &Place,
-        reference: Reference<'_>,
-        notes: &mut Notes<'_>,
-    ) -> Result<(Declared<'c, 'r>, Option<&'c Rule<'c, 'r>>, Option<&'c Subset>), Arc<str>> {
+    fn find(&self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Result<Found<'c, 'r>, Arc<str>> {
         let ports = self.registry.ports(&place.host);
         let Some(declared) = ports.iter().find(|declared| declared.port.number == place.port) else {
             let sentence = match ports.as_slice() {
@@ -152,9 +142,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             return Err(sentence.into());
         };
         let rule = self.rule(declared);
-        let Some(name) = &place.subset else { return Ok(((*declared).clone(), rule, None)) };
+        let found = |subset| Found { declared: (*declared).clone(), rule, subset };
+        let Some(name) = &place.subset else { return Ok(found(None)) };
         match rule.and_then(|rule| rule.subset(name)) {
-            Some((_, subset)) => Ok(((*declared).clone(), rule, Some(subset))),
+            Some((_, subset)) => Ok(found(Some(subset))),
             None => {
                 let sentence = format!("no DestinationRule declares a subset {name} of {}", place.host);
                 self.report(reference, Code::MissingSubset, reference.subset, &sentence, notes);
@@ -322,6 +313,20 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     pub(super) fn registry(&self) -> &'c Registry<'c, 'r> {
         self.registry
     }
+}
+
+fn warn_of_double_tls(declared: &Declared<'_, '_>, rule: &Rule<'_, '_>, notes: &mut Notes<'_>) {
+    let Some(tls) = rule.settings(None, declared.port.number).tls.filter(|tls| tls.value.mode != TlsMode::Disable)
+    else {
+        return;
+    };
+    let message = format!(
+        "tunnels to port {} of {} carry TLS of the client, which this rule would wrap into TLS again",
+        declared.port.number, declared.host
+    );
+    notes.once_with(rule.resource(), Code::DoubleTls, tls.span, message, |diagnostic| {
+        diagnostic.help("limit it to the plain port with portLevelSettings");
+    });
 }
 
 fn cluster_name(port: u16, subset: Option<&SharedText>, host: &str) -> Arc<str> {

@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::diagnostic::Diagnostics;
+use super::diagnostic::{Code, Diagnostics};
 use super::kinds::destination_rule::DestinationRule;
 use super::kinds::secret::Secret;
 use super::kinds::service_entry::ServiceEntry;
@@ -57,6 +57,7 @@ pub fn compile(
     let allow = allow::expand(settings, resources.len(), diagnostics);
     let mut written = Written::read(resources, diagnostics);
     written.add_allow(&allow, diagnostics);
+    written.add_mounted_secrets(settings, diagnostics);
     let mut notes = Notes::new(diagnostics);
     let mut credentials = Credentials::new(&settings.files.root, std::mem::take(&mut written.secrets));
     let policy = Arc::new(settings.addresses.policy());
@@ -103,6 +104,22 @@ impl<'r> Written<'r> {
         written
     }
 
+    /// Secrets that the settings mount win over documents: whoever writes resources must not replace them.
+    fn add_mounted_secrets(&mut self, settings: &Settings, diagnostics: &mut Diagnostics) {
+        for mounted in &settings.secrets {
+            match Secret::mounted(&mounted.dir) {
+                Ok(secret) => {
+                    let key = (Arc::from(&*mounted.namespace), Arc::from(&*mounted.name.value));
+                    self.secrets.insert(key, secret);
+                }
+                Err(error) => {
+                    let message = format!("{}: {error}", mounted.dir.display());
+                    settings.report(Code::MissingFile, mounted.name.span, message, diagnostics);
+                }
+            }
+        }
+    }
+
     /// What the settings allow comes behind all resources and adds to them.
     fn add_allow(&mut self, allow: &'r [Expansion], diagnostics: &mut Diagnostics) {
         for expansion in allow {
@@ -135,8 +152,8 @@ impl Seen<'_, '_> {
         let mut clusters = Clusters::new(self.settings, self.policy, self.namespace, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(notes));
         for declared in registry.iter() {
-            let routes = virtual_services.routes(&declared, &mut clusters, notes);
-            let cluster = clusters.own(&declared, notes);
+            let routes = virtual_services.routes(declared, &mut clusters, notes);
+            let cluster = clusters.own(declared, notes);
             let service = Arc::new(Service {
                 host: declared.host.clone(),
                 port: declared.port.number,
@@ -147,7 +164,7 @@ impl Seen<'_, '_> {
                 routes,
             });
             view.add(&service);
-            literals::add(&mut view, &declared, &service);
+            literals::add(&mut view, declared, &service);
         }
         virtual_services.add_narrower_hosts(&mut view, &registry, &mut clusters, notes);
         rules.warn_of_unused(&registry, notes);
@@ -170,9 +187,13 @@ fn outbound(settings: &Settings) -> Outbound {
     Outbound { mode, origin: policy_origin(settings) }
 }
 
-/// What says what becomes of unknown targets.
+/// What says what becomes of unknown targets; the built-in default where nothing does.
 fn policy_origin(settings: &Settings) -> Origin {
-    Origin { resource: "mesh.outboundTrafficPolicy".into(), ..settings.origin(settings.mesh.policy_span) }
+    let resource = "mesh.outboundTrafficPolicy".into();
+    match settings.place_of(&["mesh", "outboundTrafficPolicy"]) {
+        span if span.line > 0 => Origin { resource, ..settings.origin(span) },
+        _ => Origin { file: "built-in".into(), resource, ..Origin::default() },
+    }
 }
 
 const CLUSTER_DOMAIN: &str = "cluster.local"; // Kubernetes' default; short names are completed with it

@@ -402,7 +402,7 @@ fn the_rule_of_the_clients_namespace_wins_then_the_services_then_the_root_s() {
     );
     assert_eq!(timeout(&[client.clone(), service.clone(), root.clone()], "a.test:443"), 1);
     assert_eq!(timeout(&[service.clone(), root.clone()], "a.test:443"), 2);
-    assert_eq!(timeout(&[root.clone()], "a.test:443"), 3);
+    assert_eq!(timeout(std::slice::from_ref(&root), "a.test:443"), 3);
     assert_eq!(timeout(&[rule("services", "a.test", 2, "['.']"), root], "a.test:443"), 3, "not exported");
     // In one namespace the most specific host wins.
     assert_eq!(timeout(&[client.clone(), rule("default", "a.test", 4, "['*']")], "a.test:443"), 4);
@@ -572,7 +572,8 @@ fn every_choice_says_where_it_was_decided() {
     );
     assert_eq!((&*route.name, &route.origin), ("default", &service.origin));
     let refused = loaded.ask("b.test:443").verdict.expect_err("refused");
-    assert_eq!(&*refused.origin.expect("the policy").resource, "mesh.outboundTrafficPolicy");
+    let policy = refused.origin.expect("the policy");
+    assert_eq!((policy.line, policy.column, &*policy.resource), (1, 32, "mesh.outboundTrafficPolicy"));
     let nearest = with_flow("b.test:443", |flow| loaded.configuration.snapshot.nearest(flow)).expect("near");
     assert_eq!((&*nearest.rule, nearest.differs_in, &*nearest.declared), ("ServiceEntry default/a", "host", "a.test"));
 }
@@ -610,9 +611,72 @@ fn credentials_come_from_secrets_and_files() {
         let found = value("file:///parent").expect("credentials");
         assert_eq!(found.ok(), expected.map(Arc::from), "{content:?}");
     }
+    // A Secret that the settings mount wins over a document.
+    std::fs::create_dir(folder.path().join("mounted")).expect("a folder");
+    for (key, content) in [("username", "mounted"), ("password", "word\n")] {
+        std::fs::write(folder.path().join("mounted").join(key), content).expect("a file");
+    }
+    let mounted = format!("{settings}secrets: [{{ name: parent, namespace: default, dir: mounted }}]\n");
+    let secret =
+        "---\napiVersion: v1\nkind: Secret\nmetadata: { name: parent }\nstringData: { username: a, password: b }\n";
+    let loaded = load_in(folder.path(), &mounted, &format!("{entry}{}{secret}", rule("secret://parent"))).clean();
+    let route = loaded.ask("x.test:443").verdict.expect("allowed");
+    let Via::Connect(hop) = &route.cluster.via else { panic!("{:?}", route.cluster.via) };
+    let value = hop.authorization.as_ref().expect("credentials").value.clone();
+    assert_eq!(value.as_deref(), Ok("Basic bW91bnRlZDp3b3Jk"));
     for reference in ["user:password", "file://relative", "secret://", "secret://other/name", "https://x"] {
         let loaded = load_in(folder.path(), &settings, &format!("{entry}{}", rule(reference)));
         assert_eq!(loaded.problems(), ["E149 metadata.annotations[\"egret.dev/proxy-authorization\"]"], "{reference}");
         assert!(!loaded.diagnostics().render(false).contains("user:password") || reference != "user:password");
     }
+}
+
+#[test]
+fn many_service_entries_load_in_seconds_and_are_found_at_once() {
+    // Unoptimised builds are some twenty times slower.
+    let count = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
+    let folder = tempfile::tempdir().expect("a folder");
+    let entry = |n: usize| {
+        service_entry(
+            &format!("e{n}"),
+            &format!(
+                "hosts: [host-{n}.example-{}.test]\nlocation: MESH_EXTERNAL\nports:\n- number: 443\n  name: https\n  protocol: HTTPS\nresolution: DNS",
+                n % 977
+            ),
+        )
+    };
+    let path = folder.path().join("many.yaml");
+    std::fs::write(&path, (0..count).map(entry).collect::<String>()).expect("a file");
+    let started = std::time::Instant::now();
+    let sources = Sources { resources: vec![(None, path)], ..Sources::default() };
+    let configuration = Configuration::load(&sources, 1);
+    let elapsed = started.elapsed();
+    eprintln!("{count} loaded in {elapsed:?}");
+    assert_eq!(configuration.diagnostics.errors(), 0);
+    assert!(elapsed < std::time::Duration::from_secs(5), "{elapsed:?}");
+    let snapshot = configuration.snapshot;
+    let started = std::time::Instant::now();
+    let mut found = 0;
+    for n in (0..count).step_by(7) {
+        found += usize::from(
+            with_flow(&format!("host-{n}.example-{}.test:443", n % 977), |flow| snapshot.route(flow)).is_allowed(),
+        );
+    }
+    eprintln!("{:?} per question, flow and all", started.elapsed() / u32::try_from(found).expect("few"));
+    assert_eq!(found, count.div_ceil(7));
+}
+
+/// What 100,000 ServiceEntries cost: each port is one of these two, a name, and a place in the index.
+#[test]
+fn a_service_port_is_small() {
+    let names = 2 * (16 + 64); // the host and the cluster's name, with their counters
+    let index = 2 * 40; // an entry of a hash map at its usual load, and the list of ports behind it
+    let shared = 48 + 64 + size_of::<crate::route::cluster::Endpoint>(); // hosts, `Kind namespace/name`, the endpoint
+    let bytes = size_of::<crate::route::Cluster>() + size_of::<crate::route::Service>() + 32 + names + index + shared;
+    assert!(
+        bytes < 1024,
+        "{bytes} bytes: {} + {}",
+        size_of::<crate::route::Cluster>(),
+        size_of::<crate::route::Service>()
+    );
 }

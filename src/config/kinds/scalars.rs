@@ -123,7 +123,7 @@ pub fn is_duration(text: &str) -> bool {
 }
 
 fn is_whole_milliseconds(duration: Duration) -> bool {
-    duration >= Duration::from_millis(1) && duration.subsec_nanos() % 1_000_000 == 0
+    duration >= Duration::from_millis(1) && duration.subsec_nanos().is_multiple_of(1_000_000)
 }
 
 const HOST_CHARACTERS_MAX: usize = 255;

@@ -1,7 +1,8 @@
 //! Secret as written: key material and credentials. Nothing of its content is ever shown.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,6 +52,26 @@ impl Secret {
         Some(Self { values })
     }
 
+    /// A Secret that is mounted as a folder: each regular file is a value (kubelet's own `..data` links are followed, not listed).
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn mounted(folder: &Path) -> io::Result<Self> {
+        let mut values = HashMap::new();
+        for file in std::fs::read_dir(folder)? {
+            let path = file?.path();
+            let Some(key) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with(".."))
+            else {
+                continue;
+            };
+            // A FIFO would block, a device never end.
+            if std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= VALUE_BYTES_MAX) {
+                values.insert(key.into(), std::fs::read(&path)?);
+            }
+        }
+        Ok(Self { values })
+    }
+
     /// The value of the first of these keys that is there.
     pub fn get(&self, keys: &[&str]) -> Option<&[u8]> {
         keys.iter().find_map(|key| self.values.get(*key)).map(Vec::as_slice)
@@ -67,3 +88,5 @@ impl fmt::Debug for Secret {
         f.debug_set().entries(self.values.keys()).finish()
     }
 }
+
+const VALUE_BYTES_MAX: u64 = 1024 * 1024; // Kubernetes' own limit for a whole Secret

@@ -475,6 +475,11 @@ fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
             virtual_service(json!({ "http": [{ "match": [{ "port": 80 }], "route": to }, { "route": to }] })),
         ),
         (
+            virtual_service(json!({ "tcp": [{ "route": to }, { "match": [{ "port": 81 }], "route": to }] })),
+            "W160 spec.tcp[1].match[0]: never reached: an earlier tcp route takes every connection",
+            virtual_service(json!({ "tcp": [{ "match": [{ "port": 81 }], "route": to }, { "route": to }] })),
+        ),
+        (
             virtual_service(json!({ "gateways": ["mesh", "egress"] })),
             "W001 spec.gateways[1]: Gateways are not supported yet: for this one the VirtualService has no effect",
             virtual_service(json!({ "gateways": ["mesh"] })),
@@ -557,5 +562,53 @@ fn istio_s_egress_tasks_load_unchanged_and_give_the_promised_plan() {
         assert_eq!(verdict(&ask(&snapshot, "http://edition.cnn.com/")), http, "{files:?}");
         assert_eq!(verdict(&ask(&snapshot, "edition.cnn.com:80")), connect, "{files:?}");
         assert_eq!(verdict(&ask(&snapshot, "edition.cnn.com:443")), "outbound|443||edition.cnn.com", "{files:?}");
+    }
+    for version in ["1.27", "1.6", "1.7"] {
+        let file = format!("wildcard-egress-hosts/01-direct-wildcard-serviceentry.v{version}.yaml");
+        let snapshot = load(&[&file], "REGISTRY_ONLY");
+        assert_eq!(verdict(&ask(&snapshot, "de.wikipedia.org:443")), "outbound|443||*.wikipedia.org", "{version}");
+    }
+}
+
+#[test]
+fn istio_s_tunnel_task_leads_through_the_forward_proxy() {
+    use crate::route::Via;
+    use crate::route::sample::ask;
+    let Some(folder) = shared("istio-tasks/tunnel") else { return };
+    // What Kubernetes Services are in the task.
+    let services = [
+        (
+            "external",
+            json!([{ "number": 86, "name": "tcp", "protocol": "TCP" }, { "number": 443, "name": "tls", "protocol": "TLS" }]),
+        ),
+        ("external-forward-proxy", json!([{ "number": 3128, "name": "http-connect", "protocol": "HTTP" }])),
+    ];
+    let stand_ins = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+    let text: String = services.iter().map(|(name, ports)| {
+        let spec = json!({ "hosts": [format!("{name}.external.svc.cluster.local")], "ports": ports, "resolution": "DNS", "addresses": [if *name == "external" { "240.0.0.1" } else { "240.0.0.2" }] });
+        let entry = resource("ServiceEntry", &spec).replace("\"name\":\"a\"", &format!("\"name\":\"{name}\""));
+        format!("---\n{entry}\n")
+    }).collect();
+    std::fs::write(stand_ins.path(), text).expect("a file");
+    for (proxy, over_tls) in [("plain", false), ("tls", true)] {
+        let files = [
+            format!("01-destinationrule-tunnel-{proxy}-proxy.v1.15+.yaml"),
+            "02-sidecar-virtualservice.v1.15+.yaml".to_owned(),
+        ];
+        let resources =
+            files.iter().map(|file| (None, folder.join(file))).chain([(None, stand_ins.path().into())]).collect();
+        let loaded = Configuration::load(&Sources { resources, ..Sources::default() }, 1);
+        assert_eq!(loaded.diagnostics.errors(), 0, "{}", loaded.diagnostics.render(false));
+        for (port, subset) in [(86, "tcp"), (443, "tls")] {
+            let route =
+                ask(&loaded.snapshot, &format!("external.external.svc.cluster.local:{port}")).verdict.expect("allowed");
+            assert_eq!(
+                &*route.cluster.name,
+                format!("outbound|3128|external-svc-{subset}|external-forward-proxy.external.svc.cluster.local")
+            );
+            let Via::Connect(hop) = &route.cluster.via else { panic!("{:?}", route.cluster.via) };
+            assert_eq!(hop.target.as_ref().expect("a target").to_string(), format!("external.external:{port}"));
+            assert_eq!(hop.cluster.tls.is_some(), over_tls);
+        }
     }
 }

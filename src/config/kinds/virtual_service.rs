@@ -107,7 +107,8 @@ impl<'r> VirtualService<'r> {
         let http = http.iter().filter_map(|node| reader.http(node, cx)).collect::<Vec<_>>();
         warn_unreachable(&http, cx);
         let tls = tls.iter().flat_map(|node| reader.tls(node, &hosts, cx)).collect();
-        let tcp = tcp.iter().flat_map(|node| reader.tcp(node, cx)).collect();
+        let tcp = tcp.iter().flat_map(|node| reader.tcp(node, cx)).collect::<Vec<_>>();
+        warn_unreachable_tcp(&tcp, cx);
         Some(Self { resource, hosts, in_mesh, export_to, http, tls, tcp })
     }
 }
@@ -352,6 +353,14 @@ fn warn_unreachable(routes: &[HttpRoute], cx: &mut Context<'_>) {
     for route in &routes[last + 1..] {
         let message = format!("never reached: http[{last}] takes every request");
         cx.report(Code::NeverMatches, route.span, message);
+    }
+}
+
+/// ISTIO 5.5: the first rule without port and subnets is terminal.
+fn warn_unreachable_tcp(routes: &[TcpRoute], cx: &mut Context<'_>) {
+    let Some(last) = routes.iter().position(|route| route.port.is_none() && route.subnets.is_none()) else { return };
+    for route in &routes[last + 1..] {
+        cx.report(Code::NeverMatches, route.span, "never reached: an earlier tcp route takes every connection");
     }
 }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::access_log::{self, AccessLog};
 use crate::config::diagnostic::{Code, Context};
-use crate::config::names::{namespace, object_name};
 use crate::config::read::Fields;
-use crate::config::source::{Span, Spanned};
+use crate::config::source::Spanned;
 use crate::config::yaml::Node;
 use crate::flow::Name;
 
@@ -17,8 +16,6 @@ use crate::flow::Name;
 pub struct Mesh {
     /// `outboundTrafficPolicy.mode`.
     pub mode: OutboundMode,
-    /// Where the policy stands; line 0 where none is written.
-    pub policy_span: Span,
     /// `outboundTrafficPolicy.egressProxy`: where unknown targets go under ALLOW_ANY.
     pub egress_proxy: Option<EgressProxy>,
     /// The access log.
@@ -58,7 +55,6 @@ impl Default for Mesh {
     fn default() -> Self {
         Self {
             mode: OutboundMode::AllowAny,
-            policy_span: Span::default(),
             egress_proxy: None,
             access_log: AccessLog::default(),
             connect_timeout: Duration::from_secs(10), // Istio's default
@@ -80,17 +76,15 @@ const CONNECT_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Durati
 pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Mesh {
     let mut mesh = Mesh { access_log: access_log::read(&mut fields, folder, cx), ..Mesh::default() };
     if let Some(policy) = fields.fields("outboundTrafficPolicy", cx) {
-        mesh.policy_span = policy.span();
         (mesh.mode, mesh.egress_proxy) = read_policy(policy, cx);
     }
     if let Some(timeout) = fields.get("connectTimeout").and_then(|node| node.duration(CONNECT_TIME, cx)) {
         mesh.connect_timeout = timeout;
     }
-    if let Some(name) = fields.get("rootNamespace").and_then(|node| node.parsed(namespace, cx)) {
-        mesh.root_namespace = name.value;
-    }
-    if let Some(name) = fields.get("trustDomain").and_then(|node| node.parsed(object_name, cx)) {
-        mesh.trust_domain = name.value; // SPIFFE: letters of lower case, digits, dots and dashes
+    for (name, field) in [("rootNamespace", &mut mesh.root_namespace), ("trustDomain", &mut mesh.trust_domain)] {
+        if let Some(text) = fields.text(name, cx) {
+            *field = text.value.into();
+        }
     }
     fields.ignored("defaultHttpRetryPolicy", "requests are not sent again but where RFC 9112 §9.3.1 allows it", cx);
     fields.finish(cx);
