@@ -94,7 +94,8 @@ cargo fmt --all --check
 step "clippy"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 step "doc"
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --locked --no-deps --document-private-items
+# The documentation is for those who work here: private items are in it, so that links to them are no mistake, and are checked.
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --locked --no-deps --document-private-items
 if [ $audit = yes ]; then run_audit; fi
 install_runner
 step "examples in the documentation"

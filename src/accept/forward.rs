@@ -131,7 +131,7 @@ impl Connection {
 
     /// Reads the next head; `None` when the client is done or the drain begins between two requests.
     async fn next_head(&mut self) -> Result<Option<RequestHead>, Failure> {
-        let limits = self.proxy.limits.load();
+        let limits = self.proxy.limits.load_full();
         let head_limits = HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         if self.buf.is_empty() {
             let idle = if self.requests == 0 { limits.head_time } else { limits.tunnel_idle };
@@ -230,7 +230,7 @@ impl Connection {
             clean && head.persistent() && (!connect || retry) && !misdirected && !self.proxy.drain.is_draining();
         let request_id = record.ensure_request_id();
         let challenge = self.settings.basic.as_ref().filter(|_| retry).map(|basic| basic.challenge());
-        let via = self.proxy.via.load();
+        let via = self.proxy.via.load_full();
         let bytes = answer::refusal(
             &failure,
             &Answering {
@@ -260,7 +260,7 @@ impl Connection {
     async fn refuse_unread(&mut self, failure: Failure) {
         let mut record = self.proxy.account.record(&self.source);
         let request_id = record.ensure_request_id();
-        let via = self.proxy.via.load();
+        let via = self.proxy.via.load_full();
         let bytes = answer::refusal(
             &failure,
             &Answering {

@@ -10,7 +10,7 @@ use super::listeners::Wanted;
 use super::watch::fingerprint;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
-use crate::account::{AccountSettings, Encoding, Format, LogTarget};
+use crate::account::{AccountSettings, Format, LogTarget};
 use crate::config::compile::allow::Expansion;
 use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
@@ -148,16 +148,11 @@ fn credentials(basic: &settings::Basic, settings: &Settings, diagnostics: &mut D
 }
 
 fn account(log: &settings::AccessLog, settings: &Settings, diagnostics: &mut Diagnostics) -> AccountSettings {
-    let encoding = match log.encoding {
-        settings::Encoding::Text => Encoding::Text,
-        settings::Encoding::Json => Encoding::Json,
-        settings::Encoding::Squid => Encoding::Squid,
-    };
-    if let Err(error) = Format::compile(encoding, &log.format.value) {
+    if let Err(error) = Format::compile(log.encoding, &log.format.value) {
         settings.report(Code::BadValue, log.format.span, super::chain(&error), diagnostics);
     }
     let target = log.file.as_ref().map_or(LogTarget::Off, |file| LogTarget::parse(&file.to_string_lossy()));
-    AccountSettings { target, encoding, format: log.format.value.to_string() }
+    AccountSettings { target, encoding: log.encoding, format: log.format.value.to_string() }
 }
 
 fn dial(settings: &Settings, via: &ViaName) -> DialSettings {

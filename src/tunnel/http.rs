@@ -61,7 +61,7 @@ impl Proxy {
             Some(Ok(value)) => Some(value.as_ref()),
             None => None,
         };
-        let via = self.via.load();
+        let via = self.via.load_full();
         let outbound = Outbound {
             path: plan.path,
             target: plan.target,

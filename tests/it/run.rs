@@ -49,10 +49,7 @@ fn a_connect_reaches_its_origin_and_leaves_one_line() {
     assert!(client::echoes(&mut tunnel, b"ping"));
     drop(tunnel);
     let line = egret.stdout.wait_for("CONNECT");
-    assert!(
-        line.contains(&format!("\"CONNECT - HTTP/1.1\" 200 ")) && line.contains(&origin.address.to_string()),
-        "{line}"
-    );
+    assert!(line.contains("\"CONNECT - HTTP/1.1\" 200 ") && line.contains(&origin.address.to_string()), "{line}");
     assert_eq!(egret.stop(), Some(0));
     assert_eq!(egret.stdout.all().len(), 1);
 }
@@ -75,6 +72,8 @@ fn special_addresses_are_refused_unless_they_are_opened() {
     let egret = Egret::with(&[]);
     let (_, head) = client::connect(egret.proxy(), origin.address);
     assert!(head.starts_with("HTTP/1.1 403 Destination Address Prohibited\r\n"), "{head}");
+    let answer = client::get(egret.proxy(), &format!("http://{}/", origin.address));
+    assert!(answer.head.contains("; error=destination_ip_prohibited;"), "{}", answer.head);
 }
 
 #[test]

@@ -54,7 +54,10 @@ fn not_found(question: &Question, nearest: Option<&Nearest>) -> Vec<Suggestion> 
             ),
         });
     }
-    suggestions.push(Suggestion { r#where: "the settings, beside what stands there".to_owned(), yaml: format!("allow: [\"{target}\"]") });
+    suggestions.push(Suggestion {
+        r#where: "the settings, beside what stands there".to_owned(),
+        yaml: format!("allow: [\"{target}\"]"),
+    });
     suggestions
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::access_log::{self, AccessLog};
 use crate::config::diagnostic::{Code, Context};
-use crate::config::names::{namespace, object_name};
 use crate::config::read::Fields;
 use crate::config::source::Spanned;
 use crate::config::yaml::Node;
@@ -82,11 +81,10 @@ pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) 
     if let Some(timeout) = fields.get("connectTimeout").and_then(|node| node.duration(CONNECT_TIME, cx)) {
         mesh.connect_timeout = timeout;
     }
-    if let Some(name) = fields.get("rootNamespace").and_then(|node| node.parsed(namespace, cx)) {
-        mesh.root_namespace = name.value;
-    }
-    if let Some(name) = fields.get("trustDomain").and_then(|node| node.parsed(object_name, cx)) {
-        mesh.trust_domain = name.value; // SPIFFE: letters of lower case, digits, dots and dashes
+    for (name, field) in [("rootNamespace", &mut mesh.root_namespace), ("trustDomain", &mut mesh.trust_domain)] {
+        if let Some(text) = fields.text(name, cx) {
+            *field = text.value.into();
+        }
     }
     fields.ignored("defaultHttpRetryPolicy", "requests are not sent again but where RFC 9112 §9.3.1 allows it", cx);
     fields.finish(cx);

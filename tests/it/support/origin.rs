@@ -35,13 +35,6 @@ impl Origin {
         })
     }
 
-    /// Takes connections and says nothing.
-    pub(crate) fn silent() -> Self {
-        Self::new(|mut stream| {
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        })
-    }
-
     /// Answers each request of a connection with `answer`, the bytes of a whole response; keeps the heads for [`Origin::requests`].
     /// Requests with a body are not its thing.
     pub(crate) fn http(answer: &'static [u8]) -> Self {
