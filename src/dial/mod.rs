@@ -928,6 +928,7 @@ mod tests {
     }
 
     /// A parent proxy behind TLS, whose every tunnel leads to `origin`.
+    #[allow(clippy::disallowed_methods, reason = "a parent of this test, not our relay")]
     async fn tls_parent(leaf: &Leaf, origin: SocketAddr) -> SocketAddr {
         let acceptor = leaf.acceptor();
         let listener = listen("127.0.0.1", 0).await;

@@ -6,7 +6,7 @@ pub mod headers;
 pub mod http;
 pub mod patience;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use crate::dial::{Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
-use crate::route::{Cluster, Refusal, Route, Snapshot};
+use crate::route::{BLACK_HOLE_CLUSTER, Cluster, Refusal, Route, Snapshot, Stage};
 use crate::stream::Stream;
 
 /// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
@@ -79,6 +79,8 @@ pub struct Opened {
     idle: Option<Duration>,
 }
 
+static BLACK_HOLE: LazyLock<Arc<str>> = LazyLock::new(|| BLACK_HOLE_CLUSTER.into());
+static BLOCK_ALL: LazyLock<Arc<str>> = LazyLock::new(|| "block_all".into());
 const DNS_TIME: Duration = Duration::from_secs(10); // above the resolver's own limit (dns.timeout × dns.attempts, 4 s by default)
 
 impl Proxy {
@@ -97,6 +99,9 @@ impl Proxy {
             Err(refusal) => {
                 if let Some(origin) = &refusal.origin {
                     record.refused_by(&origin.to_string());
+                }
+                if refusal.stage == Stage::Registry {
+                    record.routed(&BLACK_HOLE, &BLOCK_ALL, None); // as Istio calls it
                 }
                 Err(refused(refusal))
             }
@@ -185,7 +190,10 @@ pub struct Tunnel<H> {
 
 impl<H> Tunnel<H> {
     /// Copies until both sides are done or a limit ends it, then writes the flow's line.
-    #[expect(clippy::manual_async_fn, reason = "an async fn would hold `self` twice: as the argument and where it is moved to")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would hold `self` twice: as the argument and where it is moved to"
+    )]
     pub fn relay(mut self) -> impl Future<Output = ()> {
         async move {
             let end = (&mut self.relay).await;
