@@ -80,14 +80,14 @@ impl Proxy {
                 (trace.upstream, trace.local) = (upstream.dialed.peer, upstream.dialed.local);
                 (upstream, true)
             }
-            None => (self.fresh(cluster, plan.target, head, record).await?, false),
+            None => (Box::pin(self.fresh(cluster, plan.target, head, record)).await?, false),
         };
         loop {
             record.trace_mut().reused = reused;
             match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
                 Ok(exchanged) => return Ok(self.give_back(exchanged, key, cluster, pinned)),
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = self.fresh(cluster, plan.target, head, record).await?;
+                    upstream = Box::pin(self.fresh(cluster, plan.target, head, record)).await?;
                     reused = false;
                 }
                 Err(ExchangeError::Stale) => {
