@@ -232,6 +232,7 @@ impl Dialer {
             let name = sni(tls, &target.host);
             stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
         }
+        trace.local = stream.local_addr();
         Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
     }
 
@@ -667,6 +668,7 @@ mod tests {
         assert_eq!(stream.peer_addr(), Some(addr));
         assert!(stream.tcp().unwrap().nodelay().unwrap());
         assert_eq!((trace.upstream, trace.attempts, trace.reused), (Some(addr), 1, false));
+        assert_eq!(trace.local, stream.local_addr());
         assert_eq!((dialer.dns_queries(), dialer.pending()), (0, 0));
     }
 
