@@ -248,12 +248,6 @@ impl Dialer {
         let name = hop_name(hop);
         trace.hop = Some(name.clone());
         let on_the_way = |source| DialError::Hop { hop: name.clone(), source: Box::new(source) };
-        let to_hop = Way { cluster: &hop.cluster, ..way };
-        let Reached { mut stream, lease: hop_lease, began } = self.reach(to_hop, trace).await.map_err(on_the_way)?;
-        if let Some(tls) = &hop.cluster.tls {
-            let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
-            stream = originate(to_hop, tls, &name, stream, began, trace).await.map_err(on_the_way)?;
-        }
         let settings = self.settings.load_full();
         let asking = Asking {
             hop: &name,
@@ -261,9 +255,16 @@ impl Dialer {
             received_via,
             head: HeadLimits { bytes: settings.head_bytes, fields: HEAD_FIELDS_MAX },
         };
+        let request = connect::request(hop, &asked, asking).map_err(on_the_way)?;
+        let to_hop = Way { cluster: &hop.cluster, ..way };
+        let Reached { mut stream, lease: hop_lease, began } = self.reach(to_hop, trace).await.map_err(on_the_way)?;
+        if let Some(tls) = &hop.cluster.tls {
+            let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
+            stream = originate(to_hop, tls, &name, stream, began, trace).await.map_err(on_the_way)?;
+        }
         let started = Instant::now();
         let until = way.deadline.min(started + way.cluster.connect_timeout);
-        let tunnel = timeout_at(until.into(), connect::connect(stream, hop, &asked, asking)).await;
+        let tunnel = timeout_at(until.into(), connect::connect(stream, &request, &asked, asking)).await;
         trace.connect += started.elapsed();
         let stream = match tunnel {
             Ok(Ok(stream)) => stream,
