@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod clients;
 mod drain;
 mod house;
 mod reload;
