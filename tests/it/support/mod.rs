@@ -9,6 +9,7 @@ pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod setup;
+pub(crate) mod squid;
 
 use std::time::Duration;
 
