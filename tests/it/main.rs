@@ -5,6 +5,7 @@ mod cli;
 mod clients;
 mod drain;
 mod house;
+mod origins;
 mod parents;
 mod reload;
 mod run;
