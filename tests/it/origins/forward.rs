@@ -44,7 +44,10 @@ fn a_known_name_reaches_nginx_whose_certificate_the_client_sees() {
     );
     assert_eq!(ran.succeeded(), "politics\n");
     let line = world.nginx.line("/politics", 1);
-    assert!(line.contains("sni=edition.example"), "{line}");
+    assert!(
+        line.starts_with("GET /politics HTTP/2.0 200 ") && line.contains("sni=edition.example"),
+        "ALPN passes: {line}"
+    );
     let record = egret.record("edition.example");
     record.shows(&[
         ("method", ""),
@@ -56,6 +59,17 @@ fn a_known_name_reaches_nginx_whose_certificate_the_client_sees() {
         ("listener", "by-sni"),
     ]);
     assert!(record.get("bytes_sent").parse::<u64>().unwrap() > 500, "{record:?}");
+}
+
+#[test]
+fn what_is_big_comes_whole() {
+    let world = World::new(NAMES);
+    world.folder.write("www/big.bin", &"0123456789abcdef".repeat(1 << 19)); // 8 MiB
+    let egret = start(&world);
+    let out = curl(&world, &egret, &["--http1.1", "https://edition.example/big.bin"]).succeeded();
+    assert!(out.len() == 8 << 20 && out.ends_with("0123456789abcdef"), "{} bytes", out.len());
+    let record = egret.record("edition.example");
+    assert!(record.get("bytes_sent").parse::<u64>().unwrap() > 8 << 20, "{record:?}");
 }
 
 #[test]

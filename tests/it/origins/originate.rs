@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{CLUSTER, World, task};
 use crate::support::certificates::Authority;
 use crate::support::nginx::Nginx;
+use crate::support::origin::{Origin, field};
 use crate::support::peer::{command, run};
 use crate::support::{Egret, Folder, Setup, client};
 
@@ -51,6 +52,54 @@ fn https_is_tunnelled_and_not_originated_twice() {
         ("upstream_cluster", "outbound|443||edition.example"),
         ("upstream_host", &world.nginx.tls().to_string()),
     ]);
+}
+
+/// CONTRACT, "CONNECT meets routes": a tunnel to a port with http routes carries HTTP that we read, and so the rule holds there too.
+#[test]
+fn a_tunnel_to_port_80_is_terminated_and_its_requests_become_tls() {
+    let world = World::new(&["edition.example"]);
+    let egret = world.start(&task(world.nginx.tls().port(), &world.simple("")));
+    let urls = ["http://edition.example/politics?1", "http://edition.example/politics?2"];
+    assert_eq!(curl(&egret, &["-p", urls[0], urls[1]]), "politics\npolitics\n");
+    for n in ["?1", "?2"] {
+        assert!(world.nginx.line(n, 1).contains("sni=edition.example tls=TLSv1.3"));
+        egret.record(n).shows(&[
+            ("method", "GET"),
+            ("response_code", "200"),
+            ("response_flags", "-"),
+            ("authority", "edition.example"),
+            ("upstream_cluster", CLUSTER),
+        ]);
+    }
+    egret.record("CONNECT").shows(&[("response_code", "200"), ("authority", "edition.example:80")]);
+    // A request for somebody else does not slip through the tunnel's rules.
+    let (mut tunnel, head) = client::connect(egret.proxy(), "edition.example:80");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    client::send(&mut tunnel, "GET /evil HTTP/1.1\r\nHost: other.example\r\n\r\n");
+    let answer = client::read_answer(&mut tunnel);
+    assert!(answer.head.starts_with("HTTP/1.1 421 Misdirected Request\r\n"), "{}", answer.head);
+    assert!(client::ends(&mut tunnel));
+    let record = egret.record("/evil");
+    record.shows(&[("response_code", "421"), ("reason", "misdirected_request"), ("authority", "other.example")]);
+    record.shows(&[("upstream_host", "")]);
+}
+
+#[test]
+fn bodies_go_out_over_tls_as_they_came() {
+    let (folder, authority) = (Folder::new(), Authority::new());
+    let origin = Origin::mirror_tls(authority.server(&["edition.example"]));
+    let ca = authority.write(&folder, "ca.pem");
+    let tls = format!("{{ mode: SIMPLE, caCertificates: {} }}", ca.display());
+    let rules = task(origin.address.port(), &tls);
+    let egret = Setup { rules: &rules, hosts: super::HOSTS, ..Setup::default() }.start(&folder);
+    let file = folder.write("upload", &"0123456789abcdef".repeat(200_000)); // 3.2 MB
+    let (sent, upload) = (std::fs::read_to_string(&file).unwrap(), file.to_str().unwrap());
+    for (name, framing) in [("length", "X-Framing: by length"), ("chunked", "Transfer-Encoding: chunked")] {
+        let back = curl(&egret, &["-T", upload, "-H", framing, &format!("http://edition.example/{name}")]);
+        assert!(back == sent, "{name}: {} bytes came back", back.len());
+        egret.record(&format!("/{name}\"")).shows(&[("response_code", "200"), ("bytes_received", "3200000")]);
+    }
+    assert_eq!(field(&origin.requests()[1], "transfer-encoding"), Some("chunked"));
 }
 
 /// ISTIO 7: a targetPort and a port-level policy, without a VirtualService.

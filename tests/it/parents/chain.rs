@@ -32,6 +32,20 @@ fn a_chain_of_two_works_and_both_log_the_flow() {
 }
 
 #[test]
+fn a_parent_known_by_name_is_logged_by_name() {
+    let echo = Origin::echo();
+    let (last_folder, first_folder) = (Folder::new(), Folder::new());
+    let last = Setup { hosts: &["origin.example"], ..Setup::default() }.start(&last_folder);
+    let port = last.proxy().port();
+    let rules = parent(port).replace("STATIC", "DNS").replace("  endpoints: [{ address: 127.0.0.1 }]\n", "");
+    let first = Setup { hosts: &["parent.example"], ..by_policy(&rules) }.start(&first_folder);
+    let target = format!("origin.example:{}", echo.address.port());
+    assert!(client::echoes(&mut client::tunnel(first.proxy(), &target), b"by name"));
+    let hop = format!("parent.example:{port}");
+    first.record("CONNECT").shows(&[("hop", &hop), ("upstream_host", &last.proxy().to_string())]);
+}
+
+#[test]
 fn whole_requests_name_both_in_via() {
     let mirror = Origin::mirror();
     let (last_folder, first_folder) = (Folder::new(), Folder::new());

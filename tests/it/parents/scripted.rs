@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use super::{by_policy, parent, refused};
+use super::{by_policy, parent, refused, rule};
 use crate::support::client::{self, Answer};
 use crate::support::origin::{Origin, field, read_head};
+use crate::support::peer::free_ports;
 use crate::support::setup::Record;
 use crate::support::{Egret, Folder};
 
@@ -151,4 +152,49 @@ fn early_bytes_of_the_client_follow_the_parents_answer() {
     let mut back = [0; 11];
     std::io::Read::read_exact(&mut stream, &mut back).unwrap();
     assert_eq!(&back, b"ClientHello");
+}
+
+#[test]
+fn what_the_client_tells_us_is_not_told_to_the_parent() {
+    let parent_origin = Origin::http(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n");
+    let port = parent_origin.address.port();
+    let secrets =
+        "Proxy-Authorization: Basic YWRhOnMzY3JldA==\r\nProxy-Connection: keep-alive\r\nX-Team: blue\r\nUser-Agent: me";
+    for (annotations, request) in [
+        ("", format!("CONNECT {TARGET} HTTP/1.1\r\nHost: {TARGET}\r\n{secrets}\r\n\r\n")),
+        (
+            "egret.dev/proxy-http: absolute-form",
+            format!("GET http://origin.example/ HTTP/1.1\r\nHost: origin.example\r\n{secrets}\r\n\r\n"),
+        ),
+    ] {
+        let folder = Folder::new();
+        let egret = by_policy(&(parent(port) + &rule(annotations, ""))).start(&folder);
+        let mut stream = client::dial(egret.proxy());
+        client::send(&mut stream, &request);
+        client::read_answer(&mut stream);
+    }
+    let [connect, whole] = &parent_origin.requests()[..] else { panic!("{:?}", parent_origin.requests()) };
+    let via = field(connect, "via").unwrap();
+    assert_eq!(connect, &format!("CONNECT {TARGET} HTTP/1.1\r\nHost: {TARGET}\r\nVia: {via}\r\n\r\n"));
+    assert!(whole.starts_with("GET http://origin.example/ HTTP/1.1\r\nHost: origin.example\r\n"), "{whole}");
+    assert_eq!(field(whole, "proxy-authorization").or(field(whole, "proxy-connection")), None, "{whole}");
+    assert_eq!(field(whole, "x-team"), Some("blue"), "the origin's, end to end: {whole}");
+}
+
+#[test]
+fn of_two_parents_the_one_that_is_up_is_asked() {
+    let up = saying_bytes("HTTP/1.1 200 OK\r\n\r\n");
+    let [down] = free_ports();
+    let endpoints = format!(
+        "[{{ address: 127.0.0.1, ports: {{ tcp: {down} }} }}, {{ address: 127.0.0.1, ports: {{ tcp: {} }} }}]",
+        up.address.port()
+    );
+    let rules = parent(down).replace("[{ address: 127.0.0.1 }]", &endpoints);
+    let folder = Folder::new();
+    let egret = by_policy(&rules).start(&folder);
+    for n in 1..=4 {
+        let target = format!("n{n}.example:443");
+        assert!(client::echoes(&mut client::tunnel(egret.proxy(), &target), b"up"));
+        egret.record(&target).shows(&[("response_code", "200"), ("upstream_host", &up.address.to_string())]);
+    }
 }

@@ -1,16 +1,18 @@
 //! squid.
 
+use std::io::{Read, Write};
 use std::time::Instant;
 
 use super::{BY_POLICY, by_policy, parent, refused, rule};
 use crate::support::certificates::Authority;
 use crate::support::client::{self, Answer};
-use crate::support::origin::{Origin, field};
+use crate::support::origin::{Origin, field, read_head};
 use crate::support::peer::{command, run};
 use crate::support::squid::{Squid, Squidly};
 use crate::support::{Egret, Folder, Setup};
 
 const NAMES: &[&str] = &["origin.example", "denied.example"];
+const BULK: usize = 4 << 20; // more than all buffers on the way hold
 const DENYING: &str = "acl denied dstdomain denied.example\nhttp_access deny denied\n";
 
 fn start(asked: Squidly<'_>) -> Squid {
@@ -181,6 +183,12 @@ fn it_is_reached_over_tls_and_its_certificate_is_verified() {
     let egret = by_policy(&originating(&ca, "")).start(&folder);
     let mut tunnel = client::tunnel(egret.proxy(), &target);
     assert!(client::echoes(&mut tunnel, b"over TLS"));
+    let mut sender = tunnel.try_clone().unwrap();
+    let sending = std::thread::spawn(move || sender.write_all(&vec![7; BULK]).unwrap());
+    let mut back = vec![0; BULK];
+    tunnel.read_exact(&mut back).unwrap();
+    assert!(back.iter().all(|byte| *byte == 7));
+    sending.join().unwrap();
     drop(tunnel);
     let line = squid.line(&target);
     assert!(line.contains("TCP_TUNNEL/200"), "{line}");
@@ -245,6 +253,37 @@ fn what_fails_in_absolute_form_is_the_parents_too() {
     let sentence = "the parent proxy on the way to origin.example:80 failed: Connection Refused By Upstream";
     assert!(answer.head.contains(sentence), "{}", answer.head);
     egret.record("/down").shows(&[("response_flags", "UF"), ("reason", "connection_refused"), ("hop", &hop)]);
+}
+
+#[test]
+fn a_websocket_goes_through_it() {
+    let squid = start(Squidly::default());
+    let origin = Origin::new(|mut stream| {
+        read_head(&mut stream).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .unwrap();
+        let mut reader = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut reader, &mut stream);
+    });
+    let folder = Folder::new();
+    let egret = by_policy(&parent(squid.plain().port())).start(&folder);
+    let mut stream = client::dial(egret.proxy());
+    let authority = format!("origin.example:{}", origin.address.port());
+    let fields =
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGVzdA==";
+    client::send(
+        &mut stream,
+        &format!("GET http://{authority}/chat HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n\r\n"),
+    );
+    assert!(read_head(&mut stream).unwrap().starts_with("HTTP/1.1 101 "));
+    assert!(client::echoes(&mut stream, b"frame"));
+    drop(stream);
+    egret.record("/chat").shows(&[
+        ("response_code", "101"),
+        ("hop", &squid.plain().to_string()),
+        ("response_flags", "-"),
+    ]);
 }
 
 /// What may not be dialled may not be asked of a parent either, on a kept connection as on a new one. (240/4 leads nowhere, should

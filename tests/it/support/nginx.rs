@@ -71,7 +71,7 @@ fn configuration(
     let root = folder.path().join("www");
     for listen in [
         format!("listen 127.0.0.1:{plain};"),
-        format!("listen 127.0.0.1:{tls} ssl; {at} ssl_certificate {certificate}; ssl_certificate_key {key};"),
+        format!("listen 127.0.0.1:{tls} ssl http2; {at} ssl_certificate {certificate}; ssl_certificate_key {key};"),
     ] {
         writeln!(config, "server {{ {listen} root {}; {locations} }}", root.display()).unwrap();
     }
