@@ -1,9 +1,11 @@
 //! The clients that people have: curl, wget, git, Python and Node, each through the proxy as its manual says.
 
+mod apt;
 mod curl;
 mod git;
 mod login;
 mod node;
+mod openssl;
 mod python;
 mod upgrade;
 mod wget;

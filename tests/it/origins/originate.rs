@@ -169,6 +169,59 @@ fn sni_and_names_of_the_rule_are_what_counts() {
     egret.record("/politics").shows(&[("response_code", "200"), ("upstream_cluster", CLUSTER)]);
 }
 
+/// nginx asks for a certificate by the test's authority: mode MUTUAL shows one from files or from a Secret, SIMPLE has none to show.
+#[test]
+fn a_client_certificate_is_shown_where_the_rule_has_one() {
+    let (folder, authority) = (Folder::new(), Authority::new());
+    let certificate = authority.issue(&folder, "origin", &["edition.example"]);
+    let client = authority.issue(&folder, "client", &["egret.example"]);
+    let ca = authority.write(&folder, "ca.pem");
+    let verify = format!("ssl_client_certificate {}; ssl_verify_client on; {}", ca.display(), super::LOCATIONS);
+    let nginx = Nginx::start(&folder, &verify, &certificate);
+    let secret = |key: &str, file: &Path| {
+        format!(
+            "  {key}: |\n{}",
+            std::fs::read_to_string(file).unwrap().lines().map(|line| format!("    {line}\n")).collect::<String>()
+        )
+    };
+    let secret = format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: client-credential }}\nstringData:\n{}{}{}",
+        secret("tls.crt", &client.certificate),
+        secret("tls.key", &client.key),
+        secret("ca.crt", &ca)
+    );
+    let files = format!(
+        "{{ mode: MUTUAL, caCertificates: {}, clientCertificate: {}, privateKey: {} }}",
+        ca.display(),
+        client.certificate.display(),
+        client.key.display()
+    );
+    let simple = format!("{{ mode: SIMPLE, caCertificates: {} }}", ca.display());
+    for (tls, secret, status) in [
+        (files.as_str(), "", "200"),
+        ("{ mode: MUTUAL, credentialName: client-credential }", secret.as_str(), "200"),
+        (simple.as_str(), "", "400"), // nginx: No required SSL certificate was sent
+    ] {
+        let rules = task(nginx.tls().port(), tls) + secret;
+        let egret = Setup { rules: &rules, hosts: super::HOSTS, ..Setup::default() }.start(&folder);
+        let answer = client::get(egret.proxy(), "http://edition.example/politics");
+        assert_eq!(answer.status.to_string(), status, "{tls}: {}", answer.head);
+        egret.record("/politics").shows(&[
+            ("response_code", status),
+            ("response_flags", "-"),
+            ("upstream_cluster", CLUSTER),
+        ]);
+    }
+}
+
+#[test]
+fn nothing_is_verified_where_the_rule_says_so() {
+    let world = World::new(&["other.example"]);
+    let egret = world.start(&task(world.nginx.tls().port(), "{ mode: SIMPLE, insecureSkipVerify: true }"));
+    assert_eq!(curl(&egret, &["http://edition.example/politics"]), "politics\n");
+    assert!(world.nginx.line("/politics", 1).contains("sni=edition.example"));
+}
+
 /// The task's own files, byte for byte. They say port 443 and the system's roots, so nginx gets an address of its own with that port,
 /// and the authority of the test stands in for the system's.
 #[test]

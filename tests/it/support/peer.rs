@@ -128,7 +128,12 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 /// # Panics
 /// When there is no such program: tests do not skip their peers.
 pub(crate) fn command(name: &str) -> Command {
-    let mut command = Command::new(program(name));
+    command_at(&program(name))
+}
+
+/// The same by the program's path.
+pub(crate) fn command_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
