@@ -15,7 +15,7 @@ use crate::account::live::{Exceeded, LiveGuard};
 use crate::account::{AccessRecord, Account, Tunnels, metrics};
 use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
 use crate::route::{BLACK_HOLE_CLUSTER, Cluster, Hop, Refusal, Route, Snapshot, Stage};
 use crate::stream::Stream;
@@ -90,10 +90,11 @@ impl Proxy {
     /// The refusal, as the client is told.
     pub fn route(&self, flow: &Flow<'_>, record: &mut AccessRecord) -> Result<Route, Failure> {
         let choice = self.snapshot.load().route(flow);
+        let named = !matches!(flow.ask, Ask::Sni); // routes of HTTP have names, in Istio's log too; a CONNECT is a request
         match choice.verdict {
             Ok(route) => {
                 let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
-                record.routed(&route.cluster.name, &route.name, would_deny);
+                record.routed(&route.cluster.name, named.then_some(&route.name), would_deny);
                 Ok(route)
             }
             Err(refusal) => {
@@ -101,7 +102,7 @@ impl Proxy {
                     record.refused_by(&origin.to_string());
                 }
                 if refusal.stage == Stage::Registry {
-                    record.routed(&BLACK_HOLE, &BLOCK_ALL, None); // as Istio calls it
+                    record.routed(&BLACK_HOLE, named.then_some(&*BLOCK_ALL), None); // as Istio calls it
                 }
                 Err(refused(refusal))
             }
