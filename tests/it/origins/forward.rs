@@ -57,6 +57,7 @@ fn a_known_name_reaches_nginx_whose_certificate_the_client_sees() {
         ("upstream_cluster", "outbound|443||edition.example"),
         ("upstream_host", &world.nginx.tls().to_string()),
         ("listener", "by-sni"),
+        ("route_name", ""),
     ]);
     assert!(record.get("bytes_sent").parse::<u64>().unwrap() > 500, "{record:?}");
 }
@@ -91,17 +92,22 @@ fn resolve_and_a_port_of_its_own_do_as_well() {
 fn an_unknown_name_is_35_and_says_unrecognized_name() {
     let world = World::new(NAMES);
     let egret = start(&world);
-    for (url, sni) in [("https://other.example/", "other.example"), ("https://127.0.0.1/", "")] {
+    for (n, (url, sni, cluster)) in
+        [("https://other.example/", "other.example", "BlackHoleCluster"), ("https://127.0.0.1/", "", "")]
+            .into_iter()
+            .enumerate()
+    {
         let ran = curl(&world, &egret, &[url]);
         assert_eq!(ran.code, Some(35), "{ran:?}");
         assert!(ran.stderr.contains("unrecognized name"), "{ran:?}");
-        let n = if sni.is_empty() { 2 } else { 1 };
-        let record = egret.nth_record("by-sni", n);
+        let record = egret.nth_record("by-sni", n + 1);
         record.shows(&[
             ("response_code", "0"),
             ("response_flags", "NR"),
             ("requested_server_name", sni),
             ("reason", "not_found"),
+            ("upstream_cluster", cluster),
+            ("route_name", ""),
             ("upstream_host", ""),
         ]);
     }

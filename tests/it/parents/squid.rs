@@ -307,11 +307,11 @@ fn addresses_that_are_closed_to_us_are_not_asked_of_it() {
     }
 }
 
-/// squid answers when it has connected, so a destination that accepts nothing holds its answer back.
+/// squid asks a helper about each request: sort reads all its input before it says a word, and ends with squid.
 #[test]
 fn one_that_is_slow_is_504_after_the_connect_timeout() {
     let squid = start(Squidly {
-        access: "external_acl_type slow ttl=0 concurrency=0 children-max=1 %DST /bin/sleep 60\nacl slow external slow\nhttp_access deny !slow\n",
+        access: "external_acl_type slow ttl=0 concurrency=0 children-max=1 %DST /usr/bin/sort\nacl slow external slow\nhttp_access deny !slow\n",
         ..Squidly::default()
     });
     let hop = squid.plain().to_string();
