@@ -61,6 +61,12 @@ impl Proxy {
             Some(Ok(value)) => Some(value.as_ref()),
             None => None,
         };
+        if hop.is_some() {
+            // Before a kept connection to the parent is looked for: that one leads anywhere.
+            self.dialer
+                .judge_asked(&plan.route.cluster, plan.target)
+                .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
+        }
         let via = self.via.load_full();
         let outbound = Outbound {
             path: plan.path,
@@ -76,18 +82,17 @@ impl Proxy {
         let key = self.dialer.pool_key(cluster, plan.target);
         let (mut upstream, mut reused) = match self.idle(&key, pinned) {
             Some(upstream) => {
-                let trace = record.trace_mut();
-                (trace.upstream, trace.local) = (upstream.dialed.peer, upstream.dialed.local);
+                upstream.dialed.retrace(record.trace_mut());
                 (upstream, true)
             }
-            None => (Box::pin(self.fresh(cluster, plan.target, head, record)).await?, false),
+            None => (Box::pin(self.fresh(cluster, hop, plan.target, head, record)).await?, false),
         };
         loop {
             record.trace_mut().reused = reused;
             match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
                 Ok(exchanged) => return Ok(self.give_back(exchanged, key, cluster, pinned)),
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = Box::pin(self.fresh(cluster, plan.target, head, record)).await?;
+                    upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, record)).await?;
                     reused = false;
                 }
                 Err(ExchangeError::Stale) => {
@@ -109,12 +114,16 @@ impl Proxy {
     async fn fresh(
         &self,
         cluster: &Arc<Cluster>,
+        parent: Option<&Hop>,
         target: &Target,
         head: &RequestHead,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
-        let via = headers::received_via(head);
-        let dialed = self.dial(cluster, target, via.as_deref(), record).await.map_err(ExchangeError::Failed)?;
+        let dialed = match parent {
+            Some(hop) => self.dial_parent(hop, target, record).await,
+            None => self.dial(cluster, target, headers::received_via(head).as_deref(), record).await,
+        };
+        let dialed = dialed.map_err(ExchangeError::Failed)?;
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
 

@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 
 use crate::account::live::{Exceeded, LiveGuard};
 use crate::account::{AccessRecord, Account, Tunnels, metrics};
-use crate::dial::{Dialed, Dialer, Lease};
+use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
-use crate::route::{BLACK_HOLE_CLUSTER, Cluster, Refusal, Route, Snapshot, Stage};
+use crate::route::{BLACK_HOLE_CLUSTER, Cluster, Hop, Refusal, Route, Snapshot, Stage};
 use crate::stream::Stream;
 
 /// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
@@ -159,11 +159,14 @@ impl Proxy {
     ) -> Result<Dialed, Failure> {
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| {
-            let failure = error.failure(target);
-            metrics::dial_failed(failure.error);
-            failure
-        })
+        dialed.map_err(|error| failed(&error, target))
+    }
+
+    /// Connects to a parent that is asked for `target` in absolute-form.
+    async fn dial_parent(&self, hop: &Hop, target: &Target, record: &mut AccessRecord) -> Result<Dialed, Failure> {
+        let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
+        let dialed = self.dialer.dial_parent(hop, target, deadline, record.trace_mut()).await;
+        dialed.map_err(|error| failed(&error, target))
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
@@ -178,6 +181,12 @@ impl Proxy {
             Failure::new(ErrorType::Overloaded, format!("the limit of {limit} {which} is reached"))
         })
     }
+}
+
+fn failed(error: &DialError, target: &Target) -> Failure {
+    let failure = error.failure(target);
+    metrics::dial_failed(failure.error);
+    failure
 }
 
 /// An open tunnel.

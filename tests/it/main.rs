@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod clients;
 mod drain;
 mod house;
+mod origins;
+mod parents;
 mod reload;
 mod run;
 mod support;
