@@ -1,9 +1,11 @@
 //! Integration tests: the built binary over real sockets, and the house it comes from.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod cli;
 mod drain;
 mod house;
 mod reload;
 mod run;
 mod support;
+mod wire;
