@@ -251,7 +251,8 @@ impl Connection {
         if keep_alive {
             return After::Next;
         }
-        if !clean {
+        // A client that did not ask for the end may send on (behind CONNECT many do at once), and that would reset our answer away.
+        if !clean || head.persistent() {
             closing::linger(&mut self.stream, &mut self.patience).await;
         }
         After::Close

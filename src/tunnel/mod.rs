@@ -145,7 +145,8 @@ impl Proxy {
     ) -> Tunnel<H> {
         let limits = self.limits.load();
         let idle = opened.idle.unwrap_or(limits.tunnel_idle);
-        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime };
+        let user_timeout = self.dialer.tcp_user_timeout();
+        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
         let relay = Relay::new(downstream, opened.upstream, opened.live, limits);
         Tunnel { relay, record, _lease: opened.lease, _hold: hold }
     }

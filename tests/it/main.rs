@@ -1,6 +1,7 @@
 //! Integration tests: the built binary over real sockets, and the house it comes from.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod cli;
 mod clients;
 mod drain;
@@ -10,3 +11,4 @@ mod parents;
 mod reload;
 mod run;
 mod support;
+mod wire;
