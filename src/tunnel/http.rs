@@ -13,6 +13,7 @@ use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
 use crate::route::cluster::{Cluster, Hop, Via};
+use crate::stream::Stream;
 
 /// What is done with one request.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Proxy {
                 (trace.upstream, trace.local) = (upstream.dialed.peer, upstream.dialed.local);
                 upstream
             }
-            None => self.fresh(cluster, plan.target, head, record).await?,
+            None => self.fresh(cluster, plan.target, head, &*down.stream, record).await?,
         };
         loop {
             record.trace_mut().reused = reused;
@@ -101,7 +102,7 @@ impl Proxy {
                     return Ok(exchanged);
                 }
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = self.fresh(cluster, plan.target, head, record).await?;
+                    upstream = self.fresh(cluster, plan.target, head, &*down.stream, record).await?;
                     (reused, owned) = (false, false);
                 }
                 Err(ExchangeError::Stale) => {
@@ -122,10 +123,15 @@ impl Proxy {
         cluster: &Arc<Cluster>,
         target: &Target,
         head: &RequestHead,
+        client: &Stream,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
         let via = headers::received_via(head);
-        let dialed = self.dial(cluster, target, via.as_deref(), record).await.map_err(ExchangeError::Failed)?;
+        let dialed = tokio::select! {
+            biased;
+            dialed = self.dial(cluster, target, via.as_deref(), record) => dialed.map_err(ExchangeError::Failed)?,
+            () = client.reset() => return Err(ExchangeError::ClientGone),
+        };
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
 }
