@@ -126,7 +126,7 @@ impl Connection {
         tokio::select! {
             biased;
             opened = self.proxy.open(opening, record) => opened.map(Some),
-            () = closing::reset(&self.stream) => Ok(None),
+            () = self.stream.reset() => Ok(None),
         }
     }
 

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// One side of a flow.
@@ -83,6 +83,13 @@ impl Stream {
     /// Our end of the transport.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.transport().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// Ends when the other side resets the connection; bytes that wait, or a half-close, say nothing. Costs no system call.
+    pub async fn reset(&self) {
+        let Some(tcp) = self.transport() else { return std::future::pending().await };
+        // The kernel reports errors whether asked for or not. An error of this call means that the runtime is going down.
+        let _ = tcp.ready(Interest::ERROR).await;
     }
 
     /// True where bytes pass through a TLS session of ours.

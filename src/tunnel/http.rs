@@ -13,6 +13,7 @@ use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
 use crate::route::cluster::{Cluster, Hop, Via};
+use crate::stream::Stream;
 
 /// What is done with one request.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Proxy {
                 upstream.dialed.retrace(record.trace_mut());
                 upstream
             }
-            None => Box::pin(self.fresh(cluster, hop, plan.target, head, record)).await?,
+            None => Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?,
         };
         loop {
             record.trace_mut().reused = reused;
@@ -106,7 +107,7 @@ impl Proxy {
                     return Ok(exchanged);
                 }
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, record)).await?;
+                    upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?;
                     (reused, owned) = (false, false);
                 }
                 Err(ExchangeError::Stale) => {
@@ -128,13 +129,20 @@ impl Proxy {
         parent: Option<&Hop>,
         target: &Target,
         head: &RequestHead,
+        client: &Stream,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
-        let dialed = match parent {
-            Some(hop) => self.dial_parent(hop, target, record).await,
-            None => self.dial(cluster, target, headers::received_via(head).as_deref(), record).await,
+        let dialing = async {
+            match parent {
+                Some(hop) => self.dial_parent(hop, target, record).await,
+                None => self.dial(cluster, target, headers::received_via(head).as_deref(), record).await,
+            }
         };
-        let dialed = dialed.map_err(ExchangeError::Failed)?;
+        let dialed = tokio::select! {
+            biased;
+            dialed = dialing => dialed.map_err(ExchangeError::Failed)?,
+            () = client.reset() => return Err(ExchangeError::ClientGone),
+        };
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{Connection, Inside, closing};
+use super::{Connection, Inside};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
 use crate::http1::RequestHead;
@@ -25,6 +25,17 @@ enum Connected {
     Inside(Route),
     /// The client went away during the dial.
     ClientGone,
+}
+
+/// The record of a tunnel inside of which a request switched protocols: its line is written when the inner flow is over.
+struct Around(Option<Box<AccessRecord>>);
+
+impl Drop for Around {
+    fn drop(&mut self) {
+        if let Some(record) = self.0.take() {
+            record.finish(Outcome::Complete);
+        }
+    }
 }
 
 impl Connection {
@@ -80,7 +91,7 @@ impl Connection {
         tokio::select! {
             biased;
             opened = self.proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
-            () = closing::reset(&self.stream) => Ok(Connected::ClientGone),
+            () = self.stream.reset() => Ok(Connected::ClientGone),
         }
     }
 
@@ -92,8 +103,17 @@ impl Connection {
     pub(super) fn tunnel(mut self: Box<Self>, opened: Opened, record: Box<AccessRecord>) {
         let early = std::mem::take(&mut self.buf).freeze();
         let downstream = self.stream.with_prefix(early);
-        let tunnel = self.proxy.tunnel(downstream, opened, record, self.admitted);
-        self.proxy.drain.spawn(tunnel.relay());
+        match self.inside {
+            None => {
+                let tunnel = self.proxy.tunnel(downstream, opened, record, self.admitted);
+                self.proxy.drain.spawn(tunnel.relay());
+            }
+            Some(inside) => {
+                let hold = (self.admitted, Around(Some(inside.record)));
+                let tunnel = self.proxy.tunnel(downstream, opened, record, hold);
+                self.proxy.drain.spawn(tunnel.relay());
+            }
+        }
     }
 
     /// `200` first; what the client then speaks decides where the routes leave it open.

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::{After, Connection, Switched, closing};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
-use crate::http1::{RequestHead, RequestTarget};
+use crate::http1::{BodyLength, RequestHead, RequestTarget};
 use crate::tunnel::exchange::{Downstream, ExchangeError, Exchanged, Next};
 use crate::tunnel::http::HttpPlan;
 
@@ -168,7 +168,7 @@ impl Connection {
         }
         let mut answer = String::from("HTTP/1.1 200 OK\r\n");
         let media_type = if body.is_empty() { "" } else { "Content-Type: message/http\r\n" };
-        let keep_alive = head.persistent() && matches!(head.body(), crate::http1::BodyLength::None);
+        let keep_alive = head.persistent() && head.body() == BodyLength::None;
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };
         write!(
             answer,
@@ -180,7 +180,13 @@ impl Connection {
         record.answered(200, "direct_response");
         let written = self.stream.write_all(answer.as_bytes()).await;
         record.finish(Outcome::Complete);
-        if written.is_ok() && keep_alive { After::Next } else { After::Close }
+        if written.is_ok() && keep_alive {
+            return After::Next;
+        }
+        if head.body() != BodyLength::None {
+            closing::linger(&mut self.stream, &mut self.patience).await; // nobody reads that body
+        }
+        After::Close
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::PATIENCE;
+
 /// Runs until the test process ends.
 pub(crate) struct DnsServer {
     /// Where it listens.
@@ -75,6 +77,26 @@ impl DnsServer {
     /// `dns:` of settings that ask this server.
     pub(crate) fn settings(&self) -> String {
         format!("dns: {{ servers: [\"{}\"], hosts: null }}", self.address)
+    }
+}
+
+/// A DNS server that hears and says nothing.
+pub(crate) struct SilentDns(UdpSocket);
+
+impl SilentDns {
+    pub(crate) fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    /// Returns when another query has come.
+    pub(crate) fn wait_for_query(&self) {
+        self.0.recv_from(&mut [0; 512]).unwrap();
     }
 }
 

@@ -110,3 +110,26 @@ fn what_is_not_http_inside_is_closed_without_reaching_anybody() {
     let line = egret.stdout.wait_for_nth("CONNECT", 4);
     assert!(line.contains(" DPE "), "{line}");
 }
+
+#[test]
+fn a_websocket_inside_leaves_a_good_line_for_the_tunnel_and_one_for_itself() {
+    let origin = Origin::new(|mut stream| {
+        let _ = read_head(&mut stream);
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+            .unwrap();
+        let mut reader = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut reader, &mut stream);
+    });
+    let (egret, _folder, shop) = terminating(&origin);
+    let mut tunnel = client::tunnel(egret.proxy(), &shop);
+    write!(tunnel, "GET /chat HTTP/1.1\r\nHost: {shop}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").unwrap();
+    assert!(read_head(&mut tunnel).unwrap().starts_with("HTTP/1.1 101 "));
+    assert!(client::echoes(&mut tunnel, b"frame"));
+    tunnel.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut tunnel), "");
+    for (asked, status) in [("\"GET /chat", "\" 101 - "), ("\"CONNECT", "\" 200 - ")] {
+        let line = egret.stdout.wait_for(asked);
+        assert!(line.contains(status), "{line}");
+    }
+}

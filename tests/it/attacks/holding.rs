@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::dns_server::SilentDns;
 use super::injection::{behind_parent, hello};
 use crate::support::origin::{HELLO, Origin, read_head};
 use crate::support::{Egret, Folder, client, eventually};
@@ -184,4 +185,29 @@ fn clients_that_leave_in_every_stage_leave_nothing() {
             }
         }
     });
+}
+
+#[test]
+fn a_dial_whose_client_is_gone_is_cancelled() {
+    // Without an answer of DNS a dial lasts 20 s.
+    let dns = SilentDns::new();
+    let (egret, _folder) = proxy(&format!("dns: {{ servers: [\"{}\"], hosts: null, timeout: 30s }}", dns.address()));
+    for request in [
+        "CONNECT n{n}.example.org:443 HTTP/1.1\r\nHost: n{n}.example.org:443\r\n\r\n",
+        "CONNECT n{n}.example.org:443 HTTP/1.1\r\nHost: n{n}.example.org:443\r\n\r\nwith early bytes",
+        "GET http://n{n}.example.org/ HTTP/1.1\r\nHost: n{n}.example.org\r\n\r\n",
+        "POST http://n{n}.example.org/ HTTP/1.1\r\nHost: n{n}.example.org\r\nContent-Length: 9\r\n\r\nwith",
+    ] {
+        leaves_nothing(&egret, || {
+            let began = Instant::now();
+            for n in 0..20 {
+                let mut stream = client::dial(egret.proxy());
+                stream.write_all(request.replace("{n}", &n.to_string()).as_bytes()).unwrap();
+                dns.wait_for_query(); // the dial is under way
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap(); // a reset
+            }
+            eventually("no connection is open", || metric(&egret, "egret_connections_open") == "0");
+            assert!(began.elapsed() < Duration::from_secs(15), "{request:?}: {:?}", began.elapsed());
+        });
+    }
 }

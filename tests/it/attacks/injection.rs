@@ -103,6 +103,26 @@ fn control_bytes_in_targets_and_fields_are_refused_and_not_shown() {
 }
 
 #[test]
+fn check_and_explain_show_control_characters_as_something_else() {
+    let folder = Folder::with_settings("thr\u{9b}2J: 1 # \u{9b}2J \u{202e}\ndrain: \"\\e[2J\"\n");
+    let settings = folder.settings();
+    let outputs = [
+        crate::support::egret(&["check".as_ref(), "-c".as_ref(), settings.as_os_str()]),
+        crate::support::egret(&["explain", "a\x1b[2J.test:443"]),
+        crate::support::egret(&["explain", "http://a.test/\u{9b}2J"]),
+        crate::support::egret(&["explain", "--user", "\x1b[2J\u{9b}", "http://a.test/"]),
+        crate::support::egret(&["explain", "-X", "\x1b[2J", "-o", "json", "http://a.test/"]),
+    ];
+    for output in outputs {
+        for bytes in [output.stdout, output.stderr] {
+            let text = String::from_utf8(bytes).unwrap();
+            let driving = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+            assert!(!text.contains(driving), "{text:?}");
+        }
+    }
+}
+
+#[test]
 fn a_refusal_quotes_what_it_repeats() {
     let (egret, _folder) = logging("TEXT", "");
     let id = "\u{9b}2J\", \"status\": 200, \"x\": \"\\";

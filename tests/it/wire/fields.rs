@@ -186,6 +186,22 @@ fn max_forwards_0_is_answered_here_and_1_there() {
 }
 
 #[test]
+fn a_request_that_is_answered_here_may_have_a_body() {
+    let (egret, _folder) = proxy("");
+    for body in [32 * 1024, 200 * 1024] {
+        let mut stream = client::dial(egret.proxy());
+        write!(
+            stream,
+            "OPTIONS http://h.test/ HTTP/1.1\r\nHost: h.test\r\nMax-Forwards: 0\r\nContent-Length: {body}\r\n\r\n"
+        )
+        .unwrap();
+        stream.write_all(&vec![b'x'; body]).unwrap();
+        let text = read_to_end(&mut stream);
+        assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("\r\nConnection: close\r\n"), "{text:?}");
+    }
+}
+
+#[test]
 fn origin_form_is_told_what_this_is_and_may_try_again() {
     let origin = Origin::http(HELLO);
     let (egret, _folder) = proxy("");
