@@ -95,6 +95,9 @@ impl Proxy {
                 Ok(route)
             }
             Err(refusal) => {
+                if let Some(cluster) = refusal.cluster() {
+                    record.routed(cluster, "", None);
+                }
                 if let Some(origin) = &refusal.origin {
                     record.refused_by(&origin.to_string());
                 }
