@@ -1,9 +1,15 @@
 //! Integration tests: the built binary over real sockets, and the house it comes from.
 #![allow(clippy::unwrap_used)]
 
+mod agreement;
 mod cli;
+mod descriptors;
+mod dns_storm;
 mod drain;
 mod house;
+mod leak;
 mod reload;
+mod reload_load;
+mod reopen;
 mod run;
 mod support;

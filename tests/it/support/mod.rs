@@ -1,6 +1,8 @@
 //! What integration tests share: a running Egret, origins for it to reach, and a client that speaks plainly.
 
 pub(crate) mod client;
+pub(crate) mod crowd;
+pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod folder;
 pub(crate) mod lines;
