@@ -193,12 +193,10 @@ impl AccessRecord {
         self.keep(Field::ServerName, sni.as_bytes());
     }
 
-    /// What was decided: cluster, route name where routes have one, and the sentence of what would have been refused (`report: true`).
-    pub fn routed(&mut self, cluster: &Arc<str>, route: Option<&Arc<str>>, would_deny: Option<&str>) {
+    /// What was decided: cluster, route name (empty: none), and the sentence of what would have been refused (`report: true`).
+    pub fn routed(&mut self, cluster: &str, route: &str, would_deny: Option<&str>) {
         self.keep(Field::Cluster, cluster.as_bytes());
-        if let Some(route) = route {
-            self.keep(Field::Route, route.as_bytes());
-        }
+        self.keep(Field::Route, route.as_bytes());
         if let Some(sentence) = would_deny {
             metrics::would_deny();
             self.keep(Field::WouldDeny, sentence.as_bytes());
@@ -431,7 +429,7 @@ mod tests {
         let target = Target::parse_authority(b"api.example.com:443").unwrap();
         record.request("HTTP/1.1", "CONNECT", Requested::Tunnel(&target));
         record.request_fields(|name| (name != "x-request-id").then_some(b"curl/7.88.1".as_slice()));
-        record.routed(&"cluster".into(), Some(&"route".into()), Some("no rule allows it"));
+        record.routed("cluster", "route", Some("no rule allows it"));
         assert_eq!(record.text.capacity(), 0);
         record.request_fields(|name| (name == "x-request-id").then_some(b"7f".as_slice()));
         assert_eq!(&*record.ensure_request_id(), "7f");

@@ -506,7 +506,13 @@ impl Dialer {
         };
         let first_only = matches!(way.cluster.discovery, Discovery::Dns { first_address_only: true, .. });
         let arrange = |ips: &mut Vec<IpAddr>| match state {
-            _ if first_only => ips.truncate(1),
+            // The first that may be dialled: one that may not says nothing against the others, as explain says too.
+            _ if first_only => {
+                let may = |ip: &IpAddr| self.judge(way.cluster, SocketAddr::new(*ip, port), false).is_ok();
+                let first = ips.iter().position(may).unwrap_or_default();
+                ips.swap(0, first);
+                ips.truncate(1);
+            }
             Some(state) => state.order(way.cluster.balancing, ips, port),
             None => {}
         };

@@ -6,7 +6,7 @@ pub mod headers;
 pub mod http;
 pub mod patience;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
-use crate::route::{BLACK_HOLE_CLUSTER, Cluster, Hop, Refusal, Route, Snapshot, Stage};
+use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
 
 /// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
@@ -79,8 +79,7 @@ pub struct Opened {
     idle: Option<Duration>,
 }
 
-static BLACK_HOLE: LazyLock<Arc<str>> = LazyLock::new(|| BLACK_HOLE_CLUSTER.into());
-static BLOCK_ALL: LazyLock<Arc<str>> = LazyLock::new(|| "block_all".into());
+const BLOCK_ALL: &str = "block_all"; // Istio's name of the route that refuses what no rule knows
 const DNS_TIME: Duration = Duration::from_secs(10); // above the resolver's own limit (dns.timeout × dns.attempts, 4 s by default)
 
 impl Proxy {
@@ -94,15 +93,15 @@ impl Proxy {
         match choice.verdict {
             Ok(route) => {
                 let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
-                record.routed(&route.cluster.name, named.then_some(&route.name), would_deny);
+                record.routed(&route.cluster.name, if named { &route.name } else { "" }, would_deny);
                 Ok(route)
             }
             Err(refusal) => {
+                if let Some(cluster) = refusal.cluster() {
+                    record.routed(cluster, if named { BLOCK_ALL } else { "" }, None);
+                }
                 if let Some(origin) = &refusal.origin {
                     record.refused_by(&origin.to_string());
-                }
-                if refusal.stage == Stage::Registry {
-                    record.routed(&BLACK_HOLE, named.then_some(&*BLOCK_ALL), None); // as Istio calls it
                 }
                 Err(refused(refusal))
             }

@@ -2,6 +2,8 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod crowd;
+pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod folder;
 pub(crate) mod lines;
