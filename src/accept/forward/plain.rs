@@ -30,12 +30,7 @@ impl Connection {
         };
         let requested = Requested::Url { scheme: asked.scheme, target: &asked.target, path: asked.path };
         let mut record = self.record(head, requested);
-        if let Some(inside) = &self.inside
-            && let Err(failure) = same_authority(&asked.target, &inside.target)
-        {
-            return self.refuse(head, record, failure).await;
-        }
-        let source = match self.admitted(head, &mut record).await {
+        let source = match self.admitted(head, &asked.target, &mut record).await {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
         };
@@ -76,7 +71,15 @@ impl Connection {
         }
     }
 
-    async fn admitted(&self, head: &RequestHead, record: &mut AccessRecord) -> Result<Arc<Source>, Failure> {
+    async fn admitted(
+        &self,
+        head: &RequestHead,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Arc<Source>, Failure> {
+        if let Some(inside) = &self.inside {
+            same_authority(target, &inside.target)?;
+        }
         let source = self.authenticate(head).await?;
         record.identity(source.identity.as_ref());
         self.refuse_loop(head)?;
