@@ -10,8 +10,8 @@ use crate::tunnel::patience::Patience;
 /// Closes our side and reads on for a moment: closing with unread bytes resets the connection, and the reset can overtake the answer.
 pub(super) async fn linger(stream: &mut Stream, patience: &mut Patience) {
     let mut left = LINGER_BYTES_MAX;
-    let mut scratch = [0; 4096];
     let reading = async {
+        let mut scratch = vec![0; 4096]; // on the heap: an array would make the future of every connection so much larger
         if stream.shutdown().await.is_err() {
             return;
         }

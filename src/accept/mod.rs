@@ -10,7 +10,7 @@ pub mod socket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +59,7 @@ pub struct Accepted {
     _admitted: Admitted,
 }
 
+const WARNING_INTERVAL: Duration = Duration::from_secs(10); // not each of the 20 tries a second
 const BACKOFF: Duration = Duration::from_millis(50); // EMFILE lasts until somebody closes; spinning on it would keep them from it
 
 impl Listener {
@@ -88,6 +89,7 @@ impl Listener {
 
     /// Accepts until `stop`; each connection is a task of its own, tracked by the proxy's drain.
     pub async fn serve(self: Arc<Self>, proxy: Arc<Proxy>, connections: Arc<Connections>, stop: CancellationToken) {
+        let mut warned: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -98,7 +100,10 @@ impl Listener {
                 Ok((tcp, peer)) => self.admit(tcp, peer, &proxy, &connections),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(listener = self.name().name, %error, "cannot accept; trying again");
+                    if warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
+                        warned = Some(Instant::now());
+                        tracing::warn!(listener = self.name().name, %error, "cannot accept; trying again");
+                    }
                     tokio::time::sleep(BACKOFF).await;
                 }
             }
@@ -158,4 +163,20 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
             | ErrorKind::NetworkDown
             | ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_tasks_of_connections_are_small() {
+        // They are moved when they are spawned, and a keep-alive client holds one: no array may live across a wait in them.
+        assert!(future_bytes(forward::serve) <= 4864, "{}", future_bytes(forward::serve));
+        assert!(future_bytes(sni::serve) <= 2048, "{}", future_bytes(sni::serve));
+    }
 }

@@ -93,7 +93,7 @@ impl Writer {
             done: Condvar::new(),
             closed: AtomicBool::new(false),
         });
-        let output = Output { shared: shared.clone(), sink, mid_line: false, failing: false };
+        let output = Output { shared: shared.clone(), sink, mid_line: false, failing: false, reopen_due: false };
         thread::Builder::new().name("access-log".to_owned()).spawn(move || output.run())?;
         Ok(Self { shared })
     }
@@ -194,6 +194,8 @@ struct Output {
     mid_line: bool,
     /// The last write failed; said once, not for each.
     failing: bool,
+    /// The file could not be opened anew when that was asked for.
+    reopen_due: bool,
 }
 
 /// What the thread is to do next.
@@ -261,10 +263,13 @@ impl Output {
 
     fn start_on(&mut self, sink: Sink) {
         self.sink = sink;
-        (self.mid_line, self.failing) = (false, false);
+        (self.mid_line, self.failing, self.reopen_due) = (false, false, false);
     }
 
     fn write(&mut self, lines: &Lines) {
+        if self.reopen_due {
+            self.reopen();
+        }
         let Some(file) = self.sink.file() else { return };
         let written = if self.mid_line { file.write_all(b"\n") } else { Ok(()) };
         let (written, result) = match written {
@@ -294,8 +299,11 @@ impl Output {
         let Sink::File { path, .. } = &self.sink else { return };
         match open(path.clone()) {
             Ok(sink) => self.start_on(sink),
+            // Tried again with each write: whoever moved the old file away will compress or delete it.
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "cannot open the access log anew; writing on to the old file")
+                if !std::mem::replace(&mut self.reopen_due, true) {
+                    tracing::warn!(%error, path = %path.display(), "cannot open the access log anew; writing on to the old file");
+                }
             }
         }
     }
@@ -521,7 +529,7 @@ mod tests {
         let path = folder.path().join("access.log");
         let sink = file(&path);
         let shared = Writer::start(Sink::Nowhere).unwrap().shared.clone();
-        let mut output = Output { shared, sink, mid_line: false, failing: false };
+        let mut output = Output { shared, sink, mid_line: false, failing: false, reopen_due: false };
         output.write(&Lines { bytes: b"whole\nha".to_vec(), count: 2 });
         assert!(output.mid_line);
         output.write(&Lines { bytes: b"next\n".to_vec(), count: 1 });

@@ -121,6 +121,21 @@ pub struct Dialed {
     pub peer: Option<SocketAddr>,
     /// Our end.
     pub local: Option<SocketAddr>,
+    /// The parent proxy that it leads to or through.
+    pub hop: Option<Arc<str>>,
+}
+
+impl Dialed {
+    /// A new connection; its ends stand in the trace, and in itself for the flows that use it later.
+    fn fresh(stream: Stream, lease: Lease, trace: &mut DialTrace) -> Self {
+        trace.local = stream.local_addr();
+        Self { stream, lease, requests: 0, peer: trace.upstream, local: trace.local, hop: trace.hop.clone() }
+    }
+
+    /// Tells the trace of a flow that uses a kept connection where that leads.
+    pub fn retrace(&self, trace: &mut DialTrace) {
+        (trace.upstream, trace.local, trace.hop) = (self.peer, self.local, self.hop.clone());
+    }
 }
 
 /// One flow on its way out.
@@ -232,7 +247,36 @@ impl Dialer {
             let name = sni(tls, &target.host);
             stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
         }
-        Ok(Dialed { stream, lease, requests: 0, peer: trace.upstream, local: trace.local })
+        Ok(Dialed::fresh(stream, lease, trace))
+    }
+
+    /// Opens a stream to the parent itself, which is to be asked for `target` in absolute-form. The limits are those of
+    /// [`Dialer::dial`]; whether it may be asked is for [`Dialer::judge_asked`] to say.
+    ///
+    /// # Errors
+    /// [`DialError::Hop`] for all that fails on the way.
+    pub async fn dial_parent(
+        &self,
+        hop: &Hop,
+        target: &Target,
+        deadline: Instant,
+        trace: &mut DialTrace,
+    ) -> Result<Dialed, DialError> {
+        let _pending = self.enter()?;
+        let way = Way { cluster: &hop.cluster, target, deadline };
+        let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, trace)).await?;
+        Ok(Dialed::fresh(stream, lease, trace))
+    }
+
+    /// Judges what a parent of `cluster` is asked for: a name is the parent's to resolve, a literal is judged here.
+    ///
+    /// # Errors
+    /// [`DialError::Prohibited`] and [`DialError::Loop`].
+    pub fn judge_asked(&self, cluster: &Cluster, target: &Target) -> Result<(), DialError> {
+        match target.host {
+            Host::Ip(ip) => self.judge(cluster, SocketAddr::new(ip, target.port), false).map(drop),
+            Host::Name(_) => Ok(()),
+        }
     }
 
     /// Connects through a parent: to the parent, its TLS, CONNECT.
@@ -245,14 +289,8 @@ impl Dialer {
     ) -> Result<Reached, DialError> {
         let (asked, lease) = self.asked_of(way, hop)?;
         let name = hop_name(hop);
-        trace.hop = Some(name.clone());
+        trace.hop = Some(name.clone()); // also where it is not reached
         let on_the_way = |source| DialError::Hop { hop: name.clone(), source: Box::new(source) };
-        let to_hop = Way { cluster: &hop.cluster, ..way };
-        let Reached { mut stream, lease: hop_lease, began } = self.reach(to_hop, trace).await.map_err(on_the_way)?;
-        if let Some(tls) = &hop.cluster.tls {
-            let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
-            stream = originate(to_hop, tls, &name, stream, began, trace).await.map_err(on_the_way)?;
-        }
         let settings = self.settings.load_full();
         let asking = Asking {
             hop: &name,
@@ -260,9 +298,12 @@ impl Dialer {
             received_via,
             head: HeadLimits { bytes: settings.head_bytes, fields: HEAD_FIELDS_MAX },
         };
+        let request = connect::request(hop, &asked, asking).map_err(on_the_way)?;
+        let to_hop = Way { cluster: &hop.cluster, ..way };
+        let Reached { stream, lease: hop_lease, .. } = self.reach_parent(to_hop, hop, trace).await?;
         let started = Instant::now();
         let until = way.deadline.min(started + way.cluster.connect_timeout);
-        let tunnel = timeout_at(until.into(), connect::connect(stream, hop, &asked, asking)).await;
+        let tunnel = timeout_at(until.into(), connect::connect(stream, &request, &asked, asking)).await;
         trace.connect += started.elapsed();
         let stream = match tunnel {
             Ok(Ok(stream)) => stream,
@@ -280,6 +321,23 @@ impl Dialer {
         };
         // The flow counts at the parent and at the endpoint asked for; the parent's count is the one that spreads load.
         Ok(Reached { stream, lease: hop_lease.or(lease), began: Instant::now() })
+    }
+
+    /// Connects to a parent: TCP and the TLS that it wants.
+    async fn reach_parent(&self, way: Way<'_>, hop: &Hop, trace: &mut DialTrace) -> Result<Reached, DialError> {
+        let name = hop_name(hop);
+        trace.hop = Some(name.clone());
+        let on_the_way = |source| DialError::Hop { hop: name, source: Box::new(source) };
+        let mut reached = match self.reach(way, trace).await {
+            Ok(reached) => reached,
+            Err(error) => return Err(on_the_way(error)),
+        };
+        if let Some(tls) = &hop.cluster.tls {
+            let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
+            reached.stream =
+                originate(way, tls, &name, reached.stream, reached.began, trace).await.map_err(on_the_way)?;
+        }
+        Ok(reached)
     }
 
     /// What the parent is asked for: the rule's own target, else an endpoint of the cluster, else what the client asked for. A name
@@ -448,7 +506,13 @@ impl Dialer {
         };
         let first_only = matches!(way.cluster.discovery, Discovery::Dns { first_address_only: true, .. });
         let arrange = |ips: &mut Vec<IpAddr>| match state {
-            _ if first_only => ips.truncate(1),
+            // The first that may be dialled: one that may not says nothing against the others, as explain says too.
+            _ if first_only => {
+                let may = |ip: &IpAddr| self.judge(way.cluster, SocketAddr::new(*ip, port), false).is_ok();
+                let first = ips.iter().position(may).unwrap_or_default();
+                ips.swap(0, first);
+                ips.truncate(1);
+            }
             Some(state) => state.order(way.cluster.balancing, ips, port),
             None => {}
         };
@@ -667,6 +731,7 @@ mod tests {
         assert_eq!(stream.peer_addr(), Some(addr));
         assert!(stream.tcp().unwrap().nodelay().unwrap());
         assert_eq!((trace.upstream, trace.attempts, trace.reused), (Some(addr), 1, false));
+        assert_eq!(trace.local, stream.local_addr());
         assert_eq!((dialer.dns_queries(), dialer.pending()), (0, 0));
     }
 
@@ -928,6 +993,7 @@ mod tests {
     }
 
     /// A parent proxy behind TLS, whose every tunnel leads to `origin`.
+    #[allow(clippy::disallowed_methods, reason = "a parent of this test, not our relay")]
     async fn tls_parent(leaf: &Leaf, origin: SocketAddr) -> SocketAddr {
         let acceptor = leaf.acceptor();
         let listener = listen("127.0.0.1", 0).await;

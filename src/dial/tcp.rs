@@ -316,6 +316,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_only_address_to_be_dialled_is_the_first_that_may_be() {
+        let good = listen("127.0.0.1", 0).await;
+        let port = good.local_addr().unwrap().port();
+        let dns = FakeDns::start(addresses(&["10.0.0.1", "127.0.0.1", "127.0.0.2"])).await;
+        let endpoints = vec![endpoint(&format!("api.example:{port}"))];
+        let cluster = Cluster { discovery: Discovery::Dns { endpoints, first_address_only: true }, ..cluster() };
+        let (dialed, trace, _) = dial(&dialer_asking(&dns), cluster, 80).await;
+        assert!(dialed.is_ok(), "{dialed:?}");
+        assert_eq!((trace.attempts, trace.upstream), (1, good.local_addr().ok()));
+    }
+
+    #[tokio::test]
     async fn the_most_telling_error_of_a_lost_race_is_given() {
         let port = listen("127.0.0.1", 0).await.local_addr().unwrap().port();
         let _hole = BlackHole::open(SocketAddr::from(([127, 0, 0, 2], port)));

@@ -49,7 +49,7 @@ pub enum Discovery {
     Dns {
         /// At least one.
         endpoints: Vec<Endpoint>,
-        /// Only the first address of the answer is used, taken anew for each connection (DNS_ROUND_ROBIN).
+        /// Only the first address of the answer that may be dialled is used, taken anew for each connection (DNS_ROUND_ROBIN).
         first_address_only: bool,
     },
     /// Fixed addresses (STATIC); none: 503 UH.

@@ -67,6 +67,13 @@ pub struct Refusal {
     pub origin: Option<Origin>,
 }
 
+impl Refusal {
+    /// The cluster that the flow counts to: Istio's, where the registry knows no way for it; none where a rule refuses.
+    pub fn cluster(&self) -> Option<&'static str> {
+        (self.error == ErrorType::NotFound).then_some(BLACK_HOLE_CLUSTER)
+    }
+}
+
 /// The seven stages of a decision, in order (DESIGN 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {

@@ -128,7 +128,8 @@ pub async fn exchange(
                 .map_err(|_| ExchangeError::Stale)?;
             answering.without_body(down, up).await
         }
-        length => answering.with_body(down, up, length, out).await,
+        // Boxed with what else is rare, so that a connection's future stays small.
+        length => Box::pin(answering.with_body(down, up, length, out)).await,
     }
 }
 

@@ -62,6 +62,12 @@ impl Proxy {
             Some(Ok(value)) => Some(value.as_ref()),
             None => None,
         };
+        if hop.is_some() {
+            // Before a kept connection to the parent is looked for: that one leads anywhere.
+            self.dialer
+                .judge_asked(&plan.route.cluster, plan.target)
+                .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
+        }
         let via = self.via.load_full();
         let outbound = Outbound {
             path: plan.path,
@@ -81,11 +87,10 @@ impl Proxy {
         let mut reused = idle.is_some();
         let mut upstream = match idle {
             Some(upstream) => {
-                let trace = record.trace_mut();
-                (trace.upstream, trace.local) = (upstream.dialed.peer, upstream.dialed.local);
+                upstream.dialed.retrace(record.trace_mut());
                 upstream
             }
-            None => self.fresh(cluster, plan.target, head, &*down.stream, record).await?,
+            None => Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?,
         };
         loop {
             record.trace_mut().reused = reused;
@@ -102,7 +107,7 @@ impl Proxy {
                     return Ok(exchanged);
                 }
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = self.fresh(cluster, plan.target, head, &*down.stream, record).await?;
+                    upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?;
                     (reused, owned) = (false, false);
                 }
                 Err(ExchangeError::Stale) => {
@@ -121,15 +126,21 @@ impl Proxy {
     async fn fresh(
         &self,
         cluster: &Arc<Cluster>,
+        parent: Option<&Hop>,
         target: &Target,
         head: &RequestHead,
         client: &Stream,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
-        let via = headers::received_via(head);
+        let dialing = async {
+            match parent {
+                Some(hop) => self.dial_parent(hop, target, record).await,
+                None => self.dial(cluster, target, headers::received_via(head).as_deref(), record).await,
+            }
+        };
         let dialed = tokio::select! {
             biased;
-            dialed = self.dial(cluster, target, via.as_deref(), record) => dialed.map_err(ExchangeError::Failed)?,
+            dialed = dialing => dialed.map_err(ExchangeError::Failed)?,
             () = client.reset() => return Err(ExchangeError::ClientGone),
         };
         Ok(Upstream { dialed, buf: BytesMut::new() })

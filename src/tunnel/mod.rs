@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 
 use crate::account::live::{Exceeded, LiveGuard};
 use crate::account::{AccessRecord, Account, Tunnels, metrics};
-use crate::dial::{Dialed, Dialer, Lease};
+use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
-use crate::route::{Cluster, Refusal, Route, Snapshot};
+use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
 
 /// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
@@ -79,6 +79,7 @@ pub struct Opened {
     idle: Option<Duration>,
 }
 
+const BLOCK_ALL: &str = "block_all"; // Istio's name of the route that refuses what no rule knows
 const DNS_TIME: Duration = Duration::from_secs(10); // above the resolver's own limit (dns.timeout × dns.attempts, 4 s by default)
 
 impl Proxy {
@@ -88,13 +89,17 @@ impl Proxy {
     /// The refusal, as the client is told.
     pub fn route(&self, flow: &Flow<'_>, record: &mut AccessRecord) -> Result<Route, Failure> {
         let choice = self.snapshot.load().route(flow);
+        let named = !matches!(flow.ask, Ask::Sni); // routes of HTTP have names, in Istio's log too; a CONNECT is a request
         match choice.verdict {
             Ok(route) => {
                 let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
-                record.routed(&route.cluster.name, &route.name, would_deny);
+                record.routed(&route.cluster.name, if named { &route.name } else { "" }, would_deny);
                 Ok(route)
             }
             Err(refusal) => {
+                if let Some(cluster) = refusal.cluster() {
+                    record.routed(cluster, if named { BLOCK_ALL } else { "" }, None);
+                }
                 if let Some(origin) = &refusal.origin {
                     record.refused_by(&origin.to_string());
                 }
@@ -139,7 +144,8 @@ impl Proxy {
     ) -> Tunnel<H> {
         let limits = self.limits.load();
         let idle = opened.idle.unwrap_or(limits.tunnel_idle);
-        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime };
+        let user_timeout = self.dialer.tcp_user_timeout();
+        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
         let relay = Relay::new(downstream, opened.upstream, opened.live, limits);
         Tunnel { relay, record, _lease: opened.lease, _hold: hold }
     }
@@ -153,11 +159,14 @@ impl Proxy {
     ) -> Result<Dialed, Failure> {
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| {
-            let failure = error.failure(target);
-            metrics::dial_failed(failure.error);
-            failure
-        })
+        dialed.map_err(|error| failed(&error, target))
+    }
+
+    /// Connects to a parent that is asked for `target` in absolute-form.
+    async fn dial_parent(&self, hop: &Hop, target: &Target, record: &mut AccessRecord) -> Result<Dialed, Failure> {
+        let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
+        let dialed = self.dialer.dial_parent(hop, target, deadline, record.trace_mut()).await;
+        dialed.map_err(|error| failed(&error, target))
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
@@ -172,6 +181,12 @@ impl Proxy {
             Failure::new(ErrorType::Overloaded, format!("the limit of {limit} {which} is reached"))
         })
     }
+}
+
+fn failed(error: &DialError, target: &Target) -> Failure {
+    let failure = error.failure(target);
+    metrics::dial_failed(failure.error);
+    failure
 }
 
 /// An open tunnel.

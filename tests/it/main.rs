@@ -1,11 +1,20 @@
 //! Integration tests: the built binary over real sockets, and the house it comes from.
 #![allow(clippy::unwrap_used)]
 
+mod agreement;
 mod attacks;
 mod cli;
+mod clients;
+mod descriptors;
+mod dns_storm;
 mod drain;
 mod house;
+mod leak;
+mod origins;
+mod parents;
 mod reload;
+mod reload_load;
+mod reopen;
 mod run;
 mod support;
 mod wire;

@@ -38,7 +38,7 @@ impl Drop for Around {
 
 impl Connection {
     /// Serves a CONNECT; gives the connection back where HTTP follows on it.
-    pub(super) async fn connect(mut self, head: RequestHead, target: Target) -> Option<Self> {
+    pub(super) async fn connect(mut self: Box<Self>, head: RequestHead, target: Target) -> Option<Box<Self>> {
         let mut record = self.record(&head, Requested::Tunnel(&target));
         let connected = match self.authenticated(&head, &mut record).await {
             Ok(source) => {
@@ -58,7 +58,7 @@ impl Connection {
                 }
                 None
             }
-            Ok(Connected::Inside(route)) => self.go_inside(target, route, record).await,
+            Ok(Connected::Inside(route)) => Box::pin(self.go_inside(target, route, record)).await,
             Ok(Connected::ClientGone) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
                 None
@@ -98,7 +98,7 @@ impl Connection {
     }
 
     /// Hands both streams to the relay, as a small future of its own, so that this one can end.
-    pub(super) fn tunnel(mut self, opened: Opened, record: Box<AccessRecord>) {
+    pub(super) fn tunnel(mut self: Box<Self>, opened: Opened, record: Box<AccessRecord>) {
         let early = std::mem::take(&mut self.buf).freeze();
         let downstream = self.stream.with_prefix(early);
         match self.inside {
@@ -115,7 +115,12 @@ impl Connection {
     }
 
     /// `200` first; what the client then speaks decides where the routes leave it open.
-    async fn go_inside(mut self, target: Target, route: Route, mut record: Box<AccessRecord>) -> Option<Self> {
+    async fn go_inside(
+        mut self: Box<Self>,
+        target: Target,
+        route: Route,
+        mut record: Box<AccessRecord>,
+    ) -> Option<Box<Self>> {
         record.answered(200, "terminated");
         if !self.tell(ESTABLISHED).await {
             record.finish(Outcome::Ended(Ending::DownstreamReset));

@@ -28,6 +28,11 @@ impl Connection {
         };
         let requested = Requested::Url { scheme: asked.scheme, target: &asked.target, path: asked.path };
         let mut record = self.record(head, requested);
+        if let Some(inside) = &self.inside
+            && let Err(failure) = same_authority(&asked.target, &inside.target)
+        {
+            return self.refuse(head, record, failure).await;
+        }
         let source = match self.admitted(head, &mut record).await {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
@@ -76,24 +81,23 @@ impl Connection {
         Ok(source)
     }
 
-    /// Reads what is asked for: absolute-form wins over Host; inside a tunnel the authority has to be the tunnel's.
+    /// Reads what is asked for: absolute-form wins over Host. Inside a tunnel it is still to be compared with the tunnel's target.
     fn asked<'h>(&self, head: &'h RequestHead) -> Result<Asked<'h>, Failure> {
         let bad = |detail: &str| Failure::new(ErrorType::BadRequest, detail);
         match (head.target(), &self.inside) {
             (RequestTarget::Absolute { scheme, target }, None) => {
                 Ok(Asked { target: target.clone(), scheme: *scheme, path: head.path() })
             }
-            (RequestTarget::Absolute { scheme: Scheme::Http, target }, Some(inside)) => {
-                same_authority(target, &inside.target)?;
+            (RequestTarget::Absolute { scheme: Scheme::Http, target }, Some(_)) => {
                 Ok(Asked { target: target.clone(), scheme: Scheme::Http, path: head.path() })
             }
             (RequestTarget::Origin, Some(inside)) => {
-                if let Some(host) = head.host() {
-                    let target = Target::parse_or_port(host, Scheme::Http.default_port())
-                        .map_err(|error| bad(&format!("Host: {error}")))?;
-                    same_authority(&target, &inside.target)?;
-                }
-                Ok(Asked { target: inside.target.clone(), scheme: Scheme::Http, path: head.path() })
+                let target = match head.host() {
+                    Some(host) => Target::parse_or_port(host, Scheme::Http.default_port())
+                        .map_err(|error| bad(&format!("Host: {error}")))?,
+                    None => inside.target.clone(),
+                };
+                Ok(Asked { target, scheme: Scheme::Http, path: head.path() })
             }
             (RequestTarget::Asterisk, Some(inside)) => {
                 Ok(Asked { target: inside.target.clone(), scheme: Scheme::Http, path: "*" })

@@ -38,7 +38,7 @@ fn connect_ok() -> Box<AccessRecord> {
     record.request("HTTP/1.1", "CONNECT", Requested::Tunnel(&target("api.example.com:443")));
     record.request_fields(|name| (name == "user-agent").then_some(b"curl/7.88.1".as_slice()));
     record.identity(Some(&Identity::User("alice".into())));
-    record.routed(&"outbound|443||api.example.com".into(), &"default".into(), None);
+    record.routed("outbound|443||api.example.com", "default", None);
     dialled(&mut record, "192.0.2.7:443");
     record.answered(200, "via_upstream");
     record.moved(517, 4456);
@@ -67,7 +67,7 @@ fn plain_get() -> Box<AccessRecord> {
         "x-forwarded-for" => Some(b"10.9.9.9"),
         _ => None,
     });
-    record.routed(&"outbound|80||api.example.com".into(), &"default".into(), None);
+    record.routed("outbound|80||api.example.com", "default", None);
     dialled(&mut record, "192.0.2.7:80");
     record.exchanged(200, 0, 612, Duration::from_millis(4));
     record.outcome = Outcome::Complete;
@@ -77,7 +77,7 @@ fn plain_get() -> Box<AccessRecord> {
 fn sni() -> Box<AccessRecord> {
     let mut record = sni_record();
     record.server_name("api.example.com");
-    record.routed(&"outbound|443||api.example.com".into(), &"default".into(), None);
+    record.routed("outbound|443||api.example.com", "default", None);
     dialled(&mut record, "192.0.2.7:443");
     record.moved(517, 4456);
     record.outcome = Outcome::Ended(Ending::IdleTimeout);
@@ -86,7 +86,7 @@ fn sni() -> Box<AccessRecord> {
 
 fn would_deny() -> Box<AccessRecord> {
     let mut record = connect_ok();
-    record.routed(&"PassthroughCluster".into(), &"allow_any".into(), Some("no rule allows api.example.com:443"));
+    record.routed("PassthroughCluster", "allow_any", Some("no rule allows api.example.com:443"));
     record
 }
 
@@ -99,7 +99,7 @@ fn abandoned() -> Box<AccessRecord> {
 fn through_a_parent_that_refused() -> Box<AccessRecord> {
     let mut record = record();
     record.request("HTTP/1.1", "CONNECT", Requested::Tunnel(&target("api.example.com:443")));
-    record.routed(&"outbound|443||api.example.com".into(), &"default".into(), None);
+    record.routed("outbound|443||api.example.com", "default", None);
     dialled(&mut record, "192.0.2.8:3128");
     record.trace_mut().hop = Some("squid.corp.example:3128".into());
     let failure =
@@ -339,7 +339,7 @@ fn hostile_texts_stay_in_their_place_in_every_format() {
     record.request_fields(|_| Some(b"\xff\"\\\r\n \x1b]0;title\x07\x00"));
     record.server_name(hostile);
     record.identity(Some(&Identity::User(hostile.into())));
-    record.routed(&hostile.into(), &hostile.into(), Some(hostile));
+    record.routed(hostile, hostile, Some(hostile));
     record.refused_by(hostile);
     record.trace_mut().hop = Some(hostile.into());
     record.trace_mut().transport_failure = Some(hostile.into());

@@ -13,9 +13,7 @@ use super::suggest::suggestions;
 use crate::accept::ListenerSettings;
 use crate::dial::OwnListeners;
 use crate::flow::{ErrorType, Failure, Host, Identity, Name, Origin, Source, Target};
-use crate::route::{
-    BLACK_HOLE_CLUSTER, Choice, Cluster, Nearest, Protocol, Refusal, Route, Service, Snapshot, Stage, TunnelKind,
-};
+use crate::route::{Choice, Cluster, Nearest, Protocol, Refusal, Route, Service, Snapshot, Stage, TunnelKind};
 
 /// What DNS said of a name.
 pub(super) type Answers = BTreeMap<Name, Result<Vec<IpAddr>, Failure>>;
@@ -180,10 +178,9 @@ impl Asking<'_> {
         let failure = Failure::new(refusal.error, refusal.detail.clone());
         let suggestions =
             suggestions(refusal.error, Some(question), self.listener, self.client, service, nearest.as_ref());
-        let black_hole = refusal.error == ErrorType::NotFound;
         Explanation {
             service: service.map(|service| service.host.to_string()),
-            cluster: black_hole.then(|| BLACK_HOLE_CLUSTER.to_owned()),
+            cluster: refusal.cluster().map(str::to_owned),
             nearest: nearest.map(NearestReport::of),
             suggestions,
             ..self.refused(text, Some(question), failure, trail)

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::lines::Lines;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, client, eventually};
 
 /// `egret ARGS…`, away from the settings and variables of whoever runs the tests.
 pub(crate) fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
@@ -103,6 +103,26 @@ impl Egret {
             line.is_some()
         });
         line.unwrap()
+    }
+
+    /// The numbers of the descriptors that the process holds.
+    pub(crate) fn open_files(&self) -> Vec<usize> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        folder.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Its resident memory.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let body = String::from_utf8(client::get_from(self.admin(), "/metrics").body).unwrap();
+        let value = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in\n{body}")).parse().unwrap()
     }
 
     /// True while the process runs.

@@ -1,0 +1,462 @@
+//! `egret explain` and the proxy decide alike: the same questions to both, over many registries.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::support::dns::{Dns, Reply};
+use crate::support::origin::{HELLO, Origin, read_head};
+use crate::support::{Egret, Folder, client, egret, eventually};
+
+const REGISTRIES: usize = 40;
+const ASKS: usize = 25;
+/// Other flows: `AGREEMENT_SEED=… cargo test agreement`.
+const SEED: u64 = 0x0e67_e700_0000_0001;
+
+#[test]
+fn explain_and_the_proxy_agree_on_a_thousand_random_flows() {
+    #[allow(clippy::disallowed_methods, reason = "to repeat a failure: a knob of this test")]
+    let seed = std::env::var("AGREEMENT_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
+    eprintln!("AGREEMENT_SEED={seed}");
+    let world = World::new();
+    let next = AtomicUsize::new(0);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= REGISTRIES {
+                        return;
+                    }
+                    // A generator for each, so that a failing registry can be had again without those before it.
+                    let mut rng = Rng::with_seed(seed.wrapping_mul(1_000).wrapping_add(number as u64));
+                    judge(&mut rng, &world, number, &tally);
+                }
+            });
+        }
+    });
+    let tally = tally.into_inner().unwrap();
+    assert!(
+        tally.disagreements.is_empty(),
+        "AGREEMENT_SEED={seed}: {} disagreements\n{}",
+        tally.disagreements.len(),
+        tally.disagreements.join("\n\n")
+    );
+    // A generator that only makes refusals would prove nothing.
+    assert_eq!(tally.flows, REGISTRIES * ASKS);
+    assert!(tally.refused >= 200 && tally.answered >= 200 && tally.clusters >= 200, "{tally:?}");
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    flows: usize,
+    refused: usize,
+    /// Allowed, and the upstream answered.
+    answered: usize,
+    /// Sent to the cluster of a service.
+    clusters: usize,
+    disagreements: Vec<String>,
+}
+
+/// What is there to be reached.
+struct World {
+    dns: Dns,
+    origins: [Origin; 2],
+    parent: Origin,
+}
+
+impl World {
+    fn new() -> Self {
+        let dns = Dns::new(|name| match name {
+            "nx.test" => Reply::NoSuchName,
+            "priv.test" => Reply::Addresses(vec![Ipv4Addr::new(10, 1, 2, 3)]),
+            "mixed.test" => Reply::Addresses(vec![Ipv4Addr::new(10, 1, 2, 3), Ipv4Addr::LOCALHOST]),
+            "meta.test" => Reply::Addresses(vec![Ipv4Addr::new(169, 254, 169, 254)]),
+            "none.test" => Reply::Addresses(vec![]),
+            _ => Reply::Addresses(vec![Ipv4Addr::LOCALHOST]),
+        });
+        let origin = || Origin::new(|stream| serve(stream, HELLO));
+        let parent = Origin::new(|stream| serve(stream, b"HTTP/1.1 200 OK\r\n\r\n"));
+        Self { dns, origins: [origin(), origin()], parent }
+    }
+
+    fn origin(&self, rng: &mut Rng) -> u16 {
+        self.origins[rng.usize(..2)].address.port()
+    }
+
+    /// A port to declare or to ask for: origins, ports with a meaning, and others.
+    fn port(&self, rng: &mut Rng) -> u16 {
+        match rng.u8(..8) {
+            0 => 80,
+            1 => 443,
+            2 => 8080,
+            _ => self.origin(rng),
+        }
+    }
+}
+
+/// Answers CONNECT with `connected`, all else with a greeting; a ClientHello is closed on, so that nobody waits for its answer.
+fn serve(mut stream: TcpStream, connected: &[u8]) {
+    let mut first = [0];
+    while stream.peek(&mut first).is_ok_and(|read| read == 1 && first[0].is_ascii_uppercase()) {
+        let Some(head) = read_head(&mut stream) else { return };
+        let answer = if head.starts_with("CONNECT ") { connected } else { HELLO };
+        if stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs one registry: each question to both, then compares.
+fn judge(rng: &mut Rng, world: &World, number: usize, tally: &Mutex<Tally>) {
+    let (folder, declared) = registry(rng, world);
+    let egret = Egret::with_settings(&folder.settings());
+    let questions: Vec<Question> =
+        (0..ASKS).map(|index| Question::new(rng, world, &declared, format!("ask-{number}-{index}"))).collect();
+    let answers: Vec<(Value, Answer)> =
+        questions.iter().map(|question| (question.explained(&folder), question.asked(egret.proxy()))).collect();
+    let mut lines = Vec::new();
+    eventually("each flow is logged", || {
+        lines = egret.stdout.so_far();
+        lines.len() >= ASKS
+    });
+    assert_eq!(lines.len(), ASKS, "one line for each flow");
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut tally = tally.lock().unwrap();
+    for (question, (explained, answer)) in questions.iter().zip(&answers) {
+        let line = lines.iter().find(|line| line["request_id"] == question.id.as_str());
+        tally.flows += 1;
+        tally.refused += usize::from(explained["decision"] == "deny");
+        tally.answered += usize::from(explained["decision"] == "allow" && answer.error.is_none());
+        tally.clusters += usize::from(explained["cluster"].as_str().is_some_and(|name| name.starts_with("outbound|")));
+        if let Err(why) = compare(explained, answer, line) {
+            let line = line.map_or("none with this id".to_owned(), Value::to_string);
+            let settings = std::fs::read_to_string(folder.settings()).unwrap();
+            let rules = std::fs::read_to_string(folder.path().join("rules.yaml")).unwrap();
+            tally.disagreements.push(format!(
+                "registry {number}: {}: {why}\nexplain: {explained}\nanswer: {answer:?}\nline: {line}\n{settings}{rules}",
+                question.request_line()
+            ));
+        }
+    }
+}
+
+/// What cannot be known without dialling: an allowed flow may end so.
+const OF_THE_NETWORK: [&str; 8] = [
+    "connection_refused",
+    "connection_terminated",
+    "connection_timeout",
+    "destination_ip_unroutable",
+    "tls_certificate_error",
+    "tls_protocol_error",
+    "tls_alert_received",
+    "http_protocol_error",
+];
+
+fn compare(explained: &Value, answer: &Answer, line: Option<&Value>) -> Result<(), String> {
+    let network = answer.error.as_deref().is_some_and(|error| OF_THE_NETWORK.contains(&error));
+    if explained["decision"] == "deny" {
+        if explained["status"] != answer.status {
+            return Err(format!("status {} explained, {} answered", explained["status"], answer.status));
+        }
+        if explained["error"].as_str() != answer.error.as_deref() {
+            return Err(format!("error {} explained, {:?} answered", explained["error"], answer.error));
+        }
+    } else if answer.error.is_some() && !network {
+        return Err(format!("allowed, and refused with {:?}", answer.error));
+    } else if !network && explained["status"].as_u64().is_some_and(|status| status != u64::from(answer.status)) {
+        return Err(format!("status {} explained, {} answered", explained["status"], answer.status));
+    }
+    let Some(line) = line else {
+        // What cannot be read as a request has no fields either.
+        let unread = explained["reason"] == "http_request_error" && explained["cluster"].is_null();
+        return if unread { Ok(()) } else { Err("the flow has no line".to_owned()) };
+    };
+    if line["upstream_cluster"] != explained["cluster"] {
+        return Err(format!("cluster {} explained, {} logged", explained["cluster"], line["upstream_cluster"]));
+    }
+    if line["response_code"] != answer.status {
+        return Err(format!("status {} logged, {} answered", line["response_code"], answer.status));
+    }
+    let route = explained["route"].as_str();
+    if line["route_name"].as_str() != route {
+        return Err(format!("route {route:?} explained, {} logged", line["route_name"]));
+    }
+    Ok(())
+}
+
+/// One flow as a client asks for it.
+struct Question {
+    method: &'static str,
+    target: String,
+    id: String,
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    /// Of `Proxy-Status`; none: the upstream answered, or a tunnel was opened.
+    error: Option<String>,
+}
+
+impl Question {
+    /// More often than not for something that is declared; otherwise for anything.
+    fn new(rng: &mut Rng, world: &World, declared: &[(String, u16)], id: String) -> Self {
+        let (mut host, declared_port) = declared[rng.usize(..declared.len())].clone();
+        if rng.u8(..3) == 0 {
+            host = pick(rng, &ASKED_HOSTS).to_owned();
+        }
+        let port = match rng.u8(..12) {
+            0 => String::new(),
+            1 => pick(rng, &[":", ":0", ":65536", ":4294967739", ":8o", ":-1", ":25", ":465"]).to_owned(),
+            2..5 => format!(":{}", world.port(rng)),
+            _ => format!(":{declared_port}"),
+        };
+        if rng.bool() {
+            return Self { method: "CONNECT", target: format!("{host}{port}"), id };
+        }
+        let scheme = pick(rng, &["http", "http", "http", "http", "https", "HTTP", "ws", "ftp"]);
+        let path = pick(rng, &["/", "/a/b?c=d", "", "/%2e%2e/x", "?q", "/#f"]);
+        let method = pick(rng, &["GET", "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PURGE"]);
+        Self { method, target: format!("{scheme}://{host}{port}{path}"), id }
+    }
+
+    fn request_line(&self) -> String {
+        format!("{} {}", self.method, self.target)
+    }
+
+    /// What the command says.
+    fn explained(&self, folder: &Folder) -> Value {
+        let settings = folder.settings();
+        let settings = settings.to_str().unwrap();
+        let output = egret(&[
+            "explain",
+            "-c",
+            settings,
+            "-o",
+            "json",
+            "--resolve",
+            "-X",
+            self.method,
+            "--",
+            self.target.as_str(),
+        ]);
+        let code = output.status.code();
+        let explained: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+            panic!("{}: {code:?} {}", self.request_line(), String::from_utf8_lossy(&output.stderr))
+        });
+        assert_eq!(code, Some(if explained["decision"] == "allow" { 0 } else { 3 }), "{explained}");
+        explained
+    }
+
+    /// What the proxy does.
+    fn asked(&self, proxy: SocketAddr) -> Answer {
+        let authority = self.target.split_once("://").map_or(self.target.as_str(), |(_, rest)| rest);
+        let authority = authority.split(['/', '?', '#']).next().unwrap();
+        let mut stream = client::dial(proxy);
+        write!(stream, "{} HTTP/1.1\r\nHost: {authority}\r\nX-Request-Id: {}\r\n\r\n", self.request_line(), self.id)
+            .unwrap();
+        let head = read_head(&mut stream).unwrap_or_else(|| panic!("no answer to {}", self.request_line()));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let error = head.split("; error=").nth(1).map(|rest| rest.split([';', '\r']).next().unwrap().to_owned());
+        Answer { status, error }
+    }
+}
+
+const ASKED_HOSTS: [&str; 36] = [
+    "a.test",
+    "a.test",
+    "A.Test",
+    "a.test.",
+    "b.test",
+    "b.test",
+    "api.c.test",
+    "API.C.TEST.",
+    "deep.x.c.test",
+    "other.x.c.test",
+    "c.test",
+    "d.test",
+    "unknown.test",
+    "nx.test",
+    "none.test",
+    "priv.test",
+    "mixed.test",
+    "meta.test",
+    "bücher.test",
+    "localhost",
+    "x.invalid",
+    "127.0.0.1",
+    "127.1",
+    "0x7f000001",
+    "2130706433",
+    "[::ffff:127.0.0.1]",
+    "[::1]",
+    "127.0.0.2",
+    "10.0.0.1",
+    "10.7.3.4",
+    "169.254.169.254",
+    "0.0.0.0",
+    "1.2.3.256",
+    "a..test",
+    "-a.test",
+    "user@a.test",
+];
+
+const DECLARED_HOSTS: [&str; 9] =
+    ["a.test", "b.test", "api.c.test", "*.c.test", "*.x.c.test", "d.test", "priv.test", "nx.test", "mixed.test"];
+
+/// Writes a random configuration that has no errors; gives some of the names and ports that it declares too.
+fn registry(rng: &mut Rng, world: &World) -> (Folder, Vec<(String, u16)>) {
+    let folder = Folder::new();
+    for _ in 0..20 {
+        let mut declared = Vec::new();
+        folder.write("rules.yaml", &rules(rng, world, &mut declared));
+        folder.write("egret.yaml", &settings(rng, world));
+        let settings = folder.settings();
+        if egret(&["check", "-c", settings.to_str().unwrap()]).status.success() {
+            return (folder, declared);
+        }
+    }
+    panic!("20 bad configurations in a row; the last is in {}", folder.path().display());
+}
+
+fn settings(rng: &mut Rng, world: &World) -> String {
+    let mode = pick(
+        rng,
+        &[
+            "{ mode: REGISTRY_ONLY }",
+            "{ mode: REGISTRY_ONLY }",
+            "{}",
+            "{ mode: REGISTRY_ONLY, report: true }",
+            "{ mode: ALLOW_ANY }",
+            "{ mode: ALLOW_ANY }",
+            "{ mode: ALLOW_ANY, egressProxy: { host: parent.test, port: { number: 3128 } } }",
+        ],
+    );
+    let opened = pick(rng, &["[127.0.0.0/8]", "[127.0.0.0/8]", "[127.0.0.0/8, \"::1/128\"]", "[127.0.0.1/32]", "[]"]);
+    let closed = pick(rng, &["[]", "[]", "[127.0.0.2/32]", "[127.0.0.0/8]"]);
+    let clients = if rng.u8(..20) == 0 { "[192.0.2.0/24]" } else { "[127.0.0.0/8]" };
+    let allow: Vec<String> = (0..rng.usize(..3))
+        .map(|_| {
+            let port = world.port(rng);
+            let host = pick(rng, &["a.test", "*.c.test", "d.test", "127.0.0.1", "127.0.0.0/30", "unknown.test"]);
+            if rng.u8(..4) == 0 { format!("\"{host}\"") } else { format!("\"{host}:{port}\"") }
+        })
+        .collect();
+    format!(
+        "listeners: [{{ name: proxy, address: \"127.0.0.1:0\", clients: {{ from: {clients} }} }}]\n\
+         mesh: {{ outboundTrafficPolicy: {mode}, accessLogEncoding: JSON }}\n\
+         addresses: {{ allow: {opened}, deny: {closed} }}\ndns: {{ servers: [\"{}\"], hosts: null }}\nallow: [{}]\n\
+         resources: [rules.yaml]\n",
+        world.dns.address,
+        allow.join(", ")
+    )
+}
+
+fn rules(rng: &mut Rng, world: &World, declared: &mut Vec<(String, u16)>) -> String {
+    let mut text = entry(
+        "parent",
+        &format!(
+            "hosts: [parent.test]\nports: [{{ number: 3128, name: http, protocol: HTTP }}]\nresolution: STATIC\n\
+             endpoints: [{{ address: 127.0.0.1, ports: {{ http: {} }} }}]",
+            world.parent.address.port()
+        ),
+        "",
+    );
+    for index in 0..rng.usize(1..6) {
+        text += &service_entry(rng, world, index, declared);
+    }
+    if rng.bool() {
+        let policy = pick(
+            rng,
+            &[
+                "tls: { mode: SIMPLE }",
+                "tls: { mode: DISABLE }",
+                "connectionPool: { tcp: { connectTimeout: 3s } }",
+                "loadBalancer: { simple: PASSTHROUGH }",
+                "loadBalancer: { simple: ROUND_ROBIN }",
+                "portLevelSettings: [{ port: { number: 80 }, tls: { mode: SIMPLE } }]",
+                "tls: { mode: SIMPLE, caCertificates: /no/such/file.pem }",
+            ],
+        );
+        let host = pick(rng, &["a.test", "b.test", "api.c.test", "\"*.c.test\"", "d.test"]);
+        text += &resource("DestinationRule", "rule", &format!("host: {host}\ntrafficPolicy: {{ {policy} }}"), "");
+    }
+    if rng.bool() {
+        text += &virtual_service(rng, world);
+    }
+    text
+}
+
+fn service_entry(rng: &mut Rng, world: &World, index: usize, declared: &mut Vec<(String, u16)>) -> String {
+    let count = rng.usize(1..3);
+    let hosts: Vec<&str> = (0..count).map(|_| pick(rng, &DECLARED_HOSTS)).collect();
+    let wild = hosts.iter().any(|host| host.contains('*'));
+    let resolution = match (wild, rng.u8(..6)) {
+        (true, 0..3) => "DYNAMIC_DNS",
+        (_, 0..2) => "NONE",
+        (false, 2) => "DNS_ROUND_ROBIN",
+        (false, 3) => "DNS",
+        _ => "STATIC",
+    };
+    let mut spec = format!("hosts: {hosts:?}\nresolution: {resolution}\nports:\n");
+    let ports = rng.usize(1..3);
+    for port in 0..ports {
+        let protocol = pick(rng, &["HTTP", "HTTP", "HTTP2", "HTTPS", "TLS", "TCP", "TCP", "MONGO"]);
+        let number = world.port(rng);
+        let origin = world.origin(rng);
+        declared.extend(hosts.iter().map(|host| (host.replace('*', "any"), number)));
+        let _ = writeln!(spec, "- {{ number: {number}, name: p{port}, protocol: {protocol}, targetPort: {origin} }}");
+    }
+    match (resolution, rng.u8(..4)) {
+        ("NONE" | "DYNAMIC_DNS", 0) => spec += "addresses: [127.0.0.0/28]\n",
+        ("NONE" | "DYNAMIC_DNS", 1) => spec += "addresses: [127.0.0.1]\n",
+        (_, 0) => spec += "addresses: [10.0.0.1]\n",
+        (_, 1) if resolution == "STATIC" => spec += "addresses: [10.7.0.0/16]\n",
+        _ => {}
+    }
+    match (resolution, rng.u8(..4)) {
+        ("STATIC", 0) => {}
+        ("STATIC", 1) => spec += "endpoints: [{ address: 127.0.0.1 }, { address: 127.0.0.1, weight: 2 }]\n",
+        ("STATIC", _) => spec += "endpoints: [{ address: 127.0.0.1 }]\n",
+        ("DNS" | "DNS_ROUND_ROBIN", 0) => spec += "endpoints: [{ address: mixed.test }]\n",
+        _ => {}
+    }
+    let annotations = if rng.u8(..5) == 0 { ", annotations: { egret.dev/allow-addresses: 127.0.0.0/8 }" } else { "" };
+    entry(&format!("entry-{index}"), spec.trim_end(), annotations)
+}
+
+fn virtual_service(rng: &mut Rng, world: &World) -> String {
+    let host = pick(rng, &["a.test", "b.test", "\"*.c.test\"", "d.test"]);
+    let to = pick(rng, &["a.test", "b.test", "api.c.test", "missing.test"]);
+    let port = world.port(rng);
+    let route = format!("route: [{{ destination: {{ host: {to}, port: {{ number: {port} }} }} }}]");
+    let spec = match rng.u8(..4) {
+        0 => format!("hosts: [{host}]\ntls:\n- match: [{{ sniHosts: [{host}] }}]\n  {route}"),
+        1 => format!("hosts: [{host}]\ntcp:\n- {route}"),
+        2 => format!("hosts: [{host}]\nhttp:\n- match: [{{ port: 80 }}]\n  {route}"),
+        _ => format!("hosts: [{host}]\nhttp:\n- {route}"),
+    };
+    resource("VirtualService", "routes", &spec, "")
+}
+
+fn entry(name: &str, spec: &str, metadata: &str) -> String {
+    resource("ServiceEntry", name, spec, metadata)
+}
+
+fn resource(kind: &str, name: &str, spec: &str, metadata: &str) -> String {
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{ name: {name}{metadata} }}\nspec:\n{spec}"
+    )
+}
+
+fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+    of[rng.usize(..of.len())]
+}
