@@ -245,7 +245,7 @@ impl Connection {
         );
         record.refused(&failure, failure.error.row().status);
         record.finish(Outcome::failed(failure.error, failure.log));
-        if self.stream.write_all(&bytes).await.is_err() {
+        if !self.tell(&bytes).await {
             return After::Close;
         }
         if keep_alive {
@@ -276,9 +276,15 @@ impl Connection {
         );
         record.refused(&failure, failure.error.row().status);
         record.finish(Outcome::failed(failure.error, failure.log));
-        if self.stream.write_all(&bytes).await.is_ok() {
+        if self.tell(&bytes).await {
             closing::linger(&mut self.stream, &mut self.patience).await;
         }
+    }
+
+    /// Writes an answer of ours; false if the client is gone, or takes nothing for `limits.bodyIdle`.
+    async fn tell(&mut self, answer: &[u8]) -> bool {
+        let limit = self.proxy.limits.load().body_idle;
+        matches!(self.patience.within(limit, self.stream.write_all(answer)).await, Ok(Ok(())))
     }
 
     /// Makes the close a reset.

@@ -206,6 +206,7 @@ impl<H> Tunnel<H> {
     )]
     pub fn relay(mut self) -> impl Future<Output = ()> {
         async move {
+            let _ = &self; // captures all of it: by its fields alone, the lease and what is held would be dropped right here
             let end = (&mut self.relay).await;
             let live = self.relay.live();
             self.record.moved(live.received(), live.sent());
@@ -228,6 +229,12 @@ mod tests {
 
     fn future_size<T, F: Future>(_: fn(T) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_an_open_tunnel_holds_what_it_is_given() {
+        let (future, tunnel) = (future_size(Tunnel::<[u64; 64]>::relay), size_of::<Tunnel<[u64; 64]>>());
+        assert!(future >= tunnel, "{future} bytes for a tunnel of {tunnel}");
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-
 use super::{Connection, Inside};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
@@ -53,7 +51,7 @@ impl Connection {
             Ok(Connected::Tunnel(opened)) => {
                 drop(head);
                 record.answered(200, "via_upstream");
-                if self.stream.write_all(ESTABLISHED).await.is_ok() {
+                if self.tell(ESTABLISHED).await {
                     self.tunnel(opened, record);
                 } else {
                     record.finish(Outcome::Ended(Ending::DownstreamReset));
@@ -124,7 +122,7 @@ impl Connection {
         mut record: Box<AccessRecord>,
     ) -> Option<Box<Self>> {
         record.answered(200, "terminated");
-        if self.stream.write_all(ESTABLISHED).await.is_err() {
+        if !self.tell(ESTABLISHED).await {
             record.finish(Outcome::Ended(Ending::DownstreamReset));
             return None;
         }

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
-
 use super::{After, Connection, Switched, closing};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
@@ -181,9 +179,9 @@ impl Connection {
         )
         .expect("a String takes everything");
         record.answered(200, "direct_response");
-        let written = self.stream.write_all(answer.as_bytes()).await;
+        let written = self.tell(answer.as_bytes()).await;
         record.finish(Outcome::Complete);
-        if written.is_ok() && keep_alive {
+        if written && keep_alive {
             return After::Next;
         }
         if head.body() != BodyLength::None {

@@ -211,3 +211,56 @@ fn a_dial_whose_client_is_gone_is_cancelled() {
         });
     }
 }
+
+#[test]
+fn a_client_that_asks_on_and_reads_nothing_ends_by_the_time_of_a_body() {
+    let (egret, _folder) = proxy("limits: { bodyIdle: 1s }");
+    leaves_nothing(&egret, || {
+        let mut stream = client::dial(egret.proxy());
+        stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        let refused = b"GET http://10.0.0.1/ HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n".repeat(100);
+        while stream.write_all(&refused).is_ok() {}
+        eventually("the proxy lets go", || metric(&egret, "egret_connections_open") == "0");
+        drop(stream);
+    });
+}
+
+#[test]
+fn a_client_has_its_share_of_connections_and_tunnels() {
+    let (egret, _folder) = proxy("limits: { connectionsPerClient: 4, tunnelsPerClient: 2 }");
+    let origin = Origin::echo();
+    let tunnels: Vec<_> = (0..2).map(|_| client::tunnel(egret.proxy(), origin.address)).collect();
+    let (third, head) = client::connect(egret.proxy(), origin.address);
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: "), "{head}");
+    drop(third);
+    eventually("it is gone", || metric(&egret, "egret_connections_open") == "2");
+    let _idle: Vec<_> = (0..2).map(|_| client::dial(egret.proxy())).collect();
+    eventually("they are in", || metric(&egret, "egret_connections_open") == "4");
+    let mut fifth = client::dial(egret.proxy());
+    assert!(client::ends(&mut fifth), "closed without an answer");
+    drop(tunnels);
+    eventually("there is room again", || metric(&egret, "egret_connections_open") == "2");
+    client::tunnel(egret.proxy(), origin.address);
+}
+
+#[test]
+fn dials_and_queries_under_way_have_a_bound() {
+    for limit in ["pendingDials: 3", "dnsQueries: 6"] {
+        let dns = SilentDns::new();
+        let (egret, _folder) = proxy(&format!(
+            "limits: {{ {limit} }}\ndns: {{ servers: [\"{}\"], hosts: null, timeout: 30s }}",
+            dns.address()
+        ));
+        let _held: Vec<_> = (0..3)
+            .map(|n| {
+                let mut stream = client::dial(egret.proxy());
+                write!(stream, "CONNECT n{n}.example.org:443 HTTP/1.1\r\nHost: n{n}.example.org:443\r\n\r\n").unwrap();
+                dns.wait_for_query();
+                dns.wait_for_query(); // both families
+                stream
+            })
+            .collect();
+        let (_, head) = client::connect(egret.proxy(), "one-more.example.org:443");
+        assert!(head.starts_with("HTTP/1.1 503 "), "{limit}: {head}");
+    }
+}

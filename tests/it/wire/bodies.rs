@@ -153,3 +153,22 @@ fn a_body_that_breaks_off_never_looks_complete_to_the_origin() {
     }
     egret.stdout.wait_for_nth("POST / HTTP/1.1", 2);
 }
+
+#[test]
+fn a_connection_that_was_answered_early_serves_nobody_else() {
+    let (egret, _folder) = proxy("");
+    let (tell, told) = mpsc::channel();
+    let origin = Origin::new(move |mut stream| {
+        let _ = read_head(&mut stream);
+        stream.write_all(HELLO).unwrap();
+        let mut rest = String::new();
+        let _ = stream.read_to_string(&mut rest);
+        tell.send(rest).unwrap();
+    });
+    // The rest of its body would be the next client's request.
+    let mut stream = client::dial(egret.proxy());
+    post(&mut stream, origin.address, "Content-Length: 10000\r\n");
+    assert_eq!(client::read_answer(&mut stream).body, b"hello");
+    assert_eq!(client::get(egret.proxy(), &format!("http://{}/", origin.address)).body, b"hello");
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "");
+}
