@@ -1,12 +1,14 @@
 //! `egret explain` and the proxy decide alike: the same questions to both, over many registries.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 
 use crate::support::dns::{Dns, Reply};
@@ -48,6 +50,7 @@ fn explain_and_the_proxy_agree_on_a_thousand_random_flows() {
         tally.disagreements.len(),
         tally.disagreements.join("\n\n")
     );
+    eprintln!("{tally:?}");
     // A generator that only makes refusals would prove nothing.
     assert_eq!(tally.flows, REGISTRIES * ASKS);
     assert!(tally.refused >= 200 && tally.answered >= 200 && tally.clusters >= 200, "{tally:?}");
@@ -117,10 +120,9 @@ fn serve(mut stream: TcpStream, connected: &[u8]) {
 fn judge(rng: &mut Rng, world: &World, number: usize, tally: &Mutex<Tally>) {
     let (folder, declared) = registry(rng, world);
     let egret = Egret::with_settings(&folder.settings());
-    let questions: Vec<Question> =
-        (0..ASKS).map(|index| Question::new(rng, world, &declared, format!("ask-{number}-{index}"))).collect();
+    let questions: Vec<Question> = (0..ASKS).map(|_| Question::new(rng, world, &declared)).collect();
     let answers: Vec<(Value, Answer)> =
-        questions.iter().map(|question| (question.explained(&folder), question.asked(egret.proxy()))).collect();
+        questions.iter().map(|question| (question.explained(&folder), question.asked(&egret))).collect();
     let mut lines = Vec::new();
     eventually("each flow is logged", || {
         lines = egret.stdout.so_far();
@@ -130,7 +132,7 @@ fn judge(rng: &mut Rng, world: &World, number: usize, tally: &Mutex<Tally>) {
     let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut tally = tally.lock().unwrap();
     for (question, (explained, answer)) in questions.iter().zip(&answers) {
-        let line = lines.iter().find(|line| line["request_id"] == question.id.as_str());
+        let line = lines.iter().find(|line| line["downstream_remote_address"] == answer.client.to_string().as_str());
         tally.flows += 1;
         tally.refused += usize::from(explained["decision"] == "deny");
         tally.answered += usize::from(explained["decision"] == "allow" && answer.error.is_none());
@@ -141,14 +143,18 @@ fn judge(rng: &mut Rng, world: &World, number: usize, tally: &Mutex<Tally>) {
             let rules = std::fs::read_to_string(folder.path().join("rules.yaml")).unwrap();
             tally.disagreements.push(format!(
                 "registry {number}: {}: {why}\nexplain: {explained}\nanswer: {answer:?}\nline: {line}\n{settings}{rules}",
-                question.request_line()
+                question
             ));
         }
     }
 }
 
 /// What cannot be known without dialling: an allowed flow may end so.
-const OF_THE_NETWORK: [&str; 8] = [
+const OF_THE_NETWORK: [&str; 12] = [
+    "downstream_reset",
+    "upstream_reset",
+    "http_response_timeout",
+    "hop_refused",
     "connection_refused",
     "connection_terminated",
     "connection_timeout",
@@ -160,57 +166,59 @@ const OF_THE_NETWORK: [&str; 8] = [
 ];
 
 fn compare(explained: &Value, answer: &Answer, line: Option<&Value>) -> Result<(), String> {
-    let network = answer.error.as_deref().is_some_and(|error| OF_THE_NETWORK.contains(&error));
-    if explained["decision"] == "deny" {
-        if explained["status"] != answer.status {
-            return Err(format!("status {} explained, {} answered", explained["status"], answer.status));
-        }
-        if explained["error"].as_str() != answer.error.as_deref() {
-            return Err(format!("error {} explained, {:?} answered", explained["error"], answer.error));
-        }
-    } else if answer.error.is_some() && !network {
-        return Err(format!("allowed, and refused with {:?}", answer.error));
-    } else if !network && explained["status"].as_u64().is_some_and(|status| status != u64::from(answer.status)) {
-        return Err(format!("status {} explained, {} answered", explained["status"], answer.status));
-    }
-    let Some(line) = line else {
-        // What cannot be read as a request has no fields either.
-        let unread = explained["reason"] == "http_request_error" && explained["cluster"].is_null();
-        return if unread { Ok(()) } else { Err("the flow has no line".to_owned()) };
+    let line = line.ok_or("the flow has no line")?;
+    let expect = |what: &str, explained: &Value, done: Value| {
+        if *explained == done { Ok(()) } else { Err(format!("{what} {explained} explained, but {done}")) }
     };
-    if line["upstream_cluster"] != explained["cluster"] {
-        return Err(format!("cluster {} explained, {} logged", explained["cluster"], line["upstream_cluster"]));
+    let logged = line["reason"].as_str();
+    if explained["decision"] == "deny" {
+        expect("status", &explained["status"], answer.status.into())?;
+        expect("reason", &explained["reason"], logged.into())?;
+        if answer.status.is_some() {
+            expect("error", &explained["error"], answer.error.as_deref().into())?;
+        }
+    } else if let Some(reason) = logged.filter(|reason| !OF_THE_NETWORK.contains(reason)) {
+        return Err(format!("allowed, and ended with {reason}"));
+    } else if !explained["status"].is_null() && logged.is_none() {
+        expect("status", &explained["status"], answer.status.into())?;
     }
-    if line["response_code"] != answer.status {
-        return Err(format!("status {} logged, {} answered", line["response_code"], answer.status));
-    }
-    let route = explained["route"].as_str();
-    if line["route_name"].as_str() != route {
-        return Err(format!("route {route:?} explained, {} logged", line["route_name"]));
+    expect("cluster", &explained["cluster"], line["upstream_cluster"].clone())?;
+    expect("route", &explained["route"], line["route_name"].clone())?;
+    if answer.status.is_some_and(|status| line["response_code"] != status) {
+        return Err(format!("status {} logged, {:?} answered", line["response_code"], answer.status));
     }
     Ok(())
 }
 
 /// One flow as a client asks for it.
-struct Question {
-    method: &'static str,
-    target: String,
-    id: String,
+enum Question {
+    /// To the `proxy` listener, with credentials perhaps.
+    Request { method: &'static str, target: String, user: Option<&'static str> },
+    /// A ClientHello to the `sni` listener.
+    Hello { name: String },
 }
 
 #[derive(Debug)]
 struct Answer {
-    status: u16,
+    /// None of a TLS listener.
+    status: Option<u16>,
     /// Of `Proxy-Status`; none: the upstream answered, or a tunnel was opened.
     error: Option<String>,
+    /// Our address, by which the line is found.
+    client: SocketAddr,
 }
 
 impl Question {
     /// More often than not for something that is declared; otherwise for anything.
-    fn new(rng: &mut Rng, world: &World, declared: &[(String, u16)], id: String) -> Self {
+    fn new(rng: &mut Rng, world: &World, declared: &[(String, u16)]) -> Self {
         let (mut host, declared_port) = declared[rng.usize(..declared.len())].clone();
         if rng.u8(..3) == 0 {
             host = pick(rng, &ASKED_HOSTS).to_owned();
+        }
+        if rng.u8(..8) == 0
+            && ServerName::try_from(host.as_str()).is_ok_and(|name| matches!(name, ServerName::DnsName(_)))
+        {
+            return Self::Hello { name: host };
         }
         let port = match rng.u8(..12) {
             0 => String::new(),
@@ -218,55 +226,88 @@ impl Question {
             2..5 => format!(":{}", world.port(rng)),
             _ => format!(":{declared_port}"),
         };
+        let user = pick(rng, &[None, Some("ann"), Some("ann"), Some("bob")]);
         if rng.bool() {
-            return Self { method: "CONNECT", target: format!("{host}{port}"), id };
+            return Self::Request { method: "CONNECT", target: format!("{host}{port}"), user };
         }
         let scheme = pick(rng, &["http", "http", "http", "http", "https", "HTTP", "ws", "ftp"]);
         let path = pick(rng, &["/", "/a/b?c=d", "", "/%2e%2e/x", "?q", "/#f"]);
         let method = pick(rng, &["GET", "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PURGE"]);
-        Self { method, target: format!("{scheme}://{host}{port}{path}"), id }
-    }
-
-    fn request_line(&self) -> String {
-        format!("{} {}", self.method, self.target)
+        Self::Request { method, target: format!("{scheme}://{host}{port}{path}"), user }
     }
 
     /// What the command says.
     fn explained(&self, folder: &Folder) -> Value {
         let settings = folder.settings();
-        let settings = settings.to_str().unwrap();
-        let output = egret(&[
-            "explain",
-            "-c",
-            settings,
-            "-o",
-            "json",
-            "--resolve",
-            "-X",
-            self.method,
-            "--",
-            self.target.as_str(),
-        ]);
+        let mut args = vec!["explain", "-c", settings.to_str().unwrap(), "-o", "json", "--resolve"];
+        match self {
+            Self::Request { method, target, user } => {
+                args.extend(["-X", method]);
+                args.extend(user.iter().flat_map(|user| ["--user", user]));
+                args.extend(["--", target.as_str()]);
+            }
+            Self::Hello { name } => args.extend(["--listener", "sni", "--", name]),
+        }
+        let output = egret(&args);
         let code = output.status.code();
-        let explained: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-            panic!("{}: {code:?} {}", self.request_line(), String::from_utf8_lossy(&output.stderr))
-        });
+        let explained: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{self}: {code:?} {}", String::from_utf8_lossy(&output.stderr)));
         assert_eq!(code, Some(if explained["decision"] == "allow" { 0 } else { 3 }), "{explained}");
         explained
     }
 
     /// What the proxy does.
-    fn asked(&self, proxy: SocketAddr) -> Answer {
-        let authority = self.target.split_once("://").map_or(self.target.as_str(), |(_, rest)| rest);
-        let authority = authority.split(['/', '?', '#']).next().unwrap();
-        let mut stream = client::dial(proxy);
-        write!(stream, "{} HTTP/1.1\r\nHost: {authority}\r\nX-Request-Id: {}\r\n\r\n", self.request_line(), self.id)
-            .unwrap();
-        let head = read_head(&mut stream).unwrap_or_else(|| panic!("no answer to {}", self.request_line()));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let error = head.split("; error=").nth(1).map(|rest| rest.split([';', '\r']).next().unwrap().to_owned());
-        Answer { status, error }
+    fn asked(&self, egret: &Egret) -> Answer {
+        match self {
+            Self::Request { method, target, user } => {
+                let authority = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
+                let authority = authority.split(['/', '?', '#']).next().unwrap();
+                let mut stream = client::dial(egret.proxy());
+                let credentials = user.map(|user| format!("Proxy-Authorization: Basic {}\r\n", base64(user, PASSWORD)));
+                let credentials = credentials.unwrap_or_default();
+                write!(stream, "{method} {target} HTTP/1.1\r\nHost: {authority}\r\n{credentials}\r\n").unwrap();
+                let head = read_head(&mut stream).unwrap_or_else(|| panic!("no answer to {self}"));
+                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                let error = head.split("; error=").nth(1);
+                let error = error.map(|rest| rest.split([';', '\r']).next().unwrap().to_owned());
+                Answer { status: Some(status), error, client: stream.local_addr().unwrap() }
+            }
+            Self::Hello { name } => {
+                let mut stream = client::dial(egret.address("sni"));
+                stream.write_all(&client_hello(name)).unwrap();
+                // An alert of ours, or the end that the origin makes of it.
+                let _ = stream.read(&mut [0; 64]);
+                Answer { status: None, error: None, client: stream.local_addr().unwrap() }
+            }
+        }
     }
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Request { method, target, user } => write!(f, "{method} {target} as {user:?}"),
+            Self::Hello { name } => write!(f, "ClientHello for {name}"),
+        }
+    }
+}
+
+const PASSWORD: &str = "secret";
+
+fn base64(user: &str, password: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+}
+
+fn client_hello(name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello
 }
 
 const ASKED_HOSTS: [&str; 36] = [
@@ -314,10 +355,12 @@ const DECLARED_HOSTS: [&str; 9] =
 /// Writes a random configuration that has no errors; gives some of the names and ports that it declares too.
 fn registry(rng: &mut Rng, world: &World) -> (Folder, Vec<(String, u16)>) {
     let folder = Folder::new();
+    let hash = bcrypt::hash(PASSWORD, 4).unwrap();
+    let htpasswd = folder.write("htpasswd", &format!("ann:{hash}\n"));
     for _ in 0..20 {
         let mut declared = Vec::new();
         folder.write("rules.yaml", &rules(rng, world, &mut declared));
-        folder.write("egret.yaml", &settings(rng, world));
+        folder.write("egret.yaml", &settings(rng, world, &htpasswd));
         let settings = folder.settings();
         if egret(&["check", "-c", settings.to_str().unwrap()]).status.success() {
             return (folder, declared);
@@ -326,7 +369,7 @@ fn registry(rng: &mut Rng, world: &World) -> (Folder, Vec<(String, u16)>) {
     panic!("20 bad configurations in a row; the last is in {}", folder.path().display());
 }
 
-fn settings(rng: &mut Rng, world: &World) -> String {
+fn settings(rng: &mut Rng, world: &World, htpasswd: &Path) -> String {
     let mode = pick(
         rng,
         &[
@@ -342,6 +385,8 @@ fn settings(rng: &mut Rng, world: &World) -> String {
     let opened = pick(rng, &["[127.0.0.0/8]", "[127.0.0.0/8]", "[127.0.0.0/8, \"::1/128\"]", "[127.0.0.1/32]", "[]"]);
     let closed = pick(rng, &["[]", "[]", "[127.0.0.2/32]", "[127.0.0.0/8]"]);
     let clients = if rng.u8(..20) == 0 { "[192.0.2.0/24]" } else { "[127.0.0.0/8]" };
+    let basic =
+        if rng.u8(..8) == 0 { format!(", basic: {{ htpasswd: {} }}", htpasswd.display()) } else { String::new() };
     let allow: Vec<String> = (0..rng.usize(..3))
         .map(|_| {
             let port = world.port(rng);
@@ -350,7 +395,8 @@ fn settings(rng: &mut Rng, world: &World) -> String {
         })
         .collect();
     format!(
-        "listeners: [{{ name: proxy, address: \"127.0.0.1:0\", clients: {{ from: {clients} }} }}]\n\
+        "listeners:\n- {{ name: proxy, address: \"127.0.0.1:0\", clients: {{ from: {clients}{basic} }} }}\n\
+         - {{ name: sni, protocol: sni, address: \"127.0.0.1:0\" }}\n\
          mesh: {{ outboundTrafficPolicy: {mode}, accessLogEncoding: JSON }}\n\
          addresses: {{ allow: {opened}, deny: {closed} }}\ndns: {{ servers: [\"{}\"], hosts: null }}\nallow: [{}]\n\
          resources: [rules.yaml]\n",
@@ -383,6 +429,8 @@ fn rules(rng: &mut Rng, world: &World, declared: &mut Vec<(String, u16)>) -> Str
                 "loadBalancer: { simple: ROUND_ROBIN }",
                 "portLevelSettings: [{ port: { number: 80 }, tls: { mode: SIMPLE } }]",
                 "tls: { mode: SIMPLE, caCertificates: /no/such/file.pem }",
+                "tunnel: { targetHost: far.test, targetPort: 443 }",
+                "tunnel: { targetHost: 10.0.0.1, targetPort: 443 }",
             ],
         );
         let host = pick(rng, &["a.test", "b.test", "api.c.test", "\"*.c.test\"", "d.test"]);
@@ -428,8 +476,15 @@ fn service_entry(rng: &mut Rng, world: &World, index: usize, declared: &mut Vec<
         ("DNS" | "DNS_ROUND_ROBIN", 0) => spec += "endpoints: [{ address: mixed.test }]\n",
         _ => {}
     }
-    let annotations = if rng.u8(..5) == 0 { ", annotations: { egret.dev/allow-addresses: 127.0.0.0/8 }" } else { "" };
-    entry(&format!("entry-{index}"), spec.trim_end(), annotations)
+    if rng.u8(..6) == 0 {
+        let _ = writeln!(spec, "exportTo: {}", pick(rng, &["[\".\"]", "[\"*\"]", "[\"~\"]", "[default]", "[other]"]));
+    }
+    let metadata = match rng.u8(..8) {
+        0 | 1 => ", annotations: { egret.dev/allow-addresses: 127.0.0.0/8 }",
+        2 => ", namespace: other",
+        _ => "",
+    };
+    entry(&format!("entry-{index}"), spec.trim_end(), metadata)
 }
 
 fn virtual_service(rng: &mut Rng, world: &World) -> String {
