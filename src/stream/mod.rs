@@ -186,3 +186,29 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::{Duration, timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reset_is_told_from_a_half_close_and_seen_behind_bytes_that_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut stream = Stream::from(listener.accept().await.unwrap().0);
+        client.write_all(b"ab").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'a');
+        stream.tcp().unwrap().ready(Interest::READABLE).await.unwrap();
+        assert!(stream.reset().now_or_never().is_none());
+        client.set_zero_linger().unwrap();
+        drop(client);
+        timeout(Duration::from_secs(10), stream.reset()).await.unwrap();
+    }
+}
