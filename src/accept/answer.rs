@@ -79,7 +79,25 @@ fn problem_json(failure: &Failure, answering: &Answering<'_>) -> String {
     })
     .to_string();
     body.push('\n');
-    body
+    ascii(body)
+}
+
+/// JSON in ASCII: serde_json leaves the control characters beyond it (C1) as they are, and terminals obey those too.
+fn ascii(json: String) -> String {
+    if json.is_ascii() {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 32);
+    for c in json.chars() {
+        if c.is_ascii() {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            write!(escaped, "\\u{unit:04x}").expect("a String takes everything");
+        }
+    }
+    escaped
 }
 
 /// A structured-field string: visible ASCII in quotes (RFC 8941 §3.3.3); everything else becomes `?`.

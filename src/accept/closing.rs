@@ -1,10 +1,8 @@
-//! How a client's connection ends: noticing that it has, and closing it so that our last words arrive.
+//! How a client's connection is closed so that our last words arrive.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::stream::Stream;
 use crate::tunnel::patience::Patience;
@@ -12,8 +10,8 @@ use crate::tunnel::patience::Patience;
 /// Closes our side and reads on for a moment: closing with unread bytes resets the connection, and the reset can overtake the answer.
 pub(super) async fn linger(stream: &mut Stream, patience: &mut Patience) {
     let mut left = LINGER_BYTES_MAX;
-    let mut scratch = [0; 4096];
     let reading = async {
+        let mut scratch = vec![0; 4096]; // on the heap: an array would make the future of every connection so much larger
         if stream.shutdown().await.is_err() {
             return;
         }
@@ -26,27 +24,6 @@ pub(super) async fn linger(stream: &mut Stream, patience: &mut Patience) {
     };
     // Elapsed is one of three good ends.
     let _ = patience.within(LINGER_TIME, reading).await;
-}
-
-/// Ends when the client resets the connection; a half-close, or bytes that wait, say nothing and are not waited for.
-pub(super) async fn reset(stream: &Stream) {
-    let Some(tcp) = stream.tcp() else { return std::future::pending().await };
-    let mut looked = false;
-    poll_fn(|cx| {
-        if looked {
-            return Poll::Pending;
-        }
-        let mut byte = [0];
-        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(_)) => {
-                looked = true;
-                Poll::Pending
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await;
 }
 
 const LINGER_BYTES_MAX: usize = 256 * 1024;

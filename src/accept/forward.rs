@@ -24,10 +24,11 @@ use crate::tunnel::http::Pinned;
 use crate::tunnel::patience::Patience;
 use crate::tunnel::{Opened, Proxy, headers};
 
-/// Serves one client connection to its end.
-pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
+/// Serves one client connection to its end, or until a task of its own relays it.
+pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> + Send {
     let Accepted { stream, source, settings, _admitted: admitted } = accepted;
-    let connection = Connection {
+    // Boxed, because it moves from one step of a CONNECT to the next.
+    let connection = Box::new(Connection {
         proxy,
         settings,
         source: Arc::new(source),
@@ -38,8 +39,8 @@ pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
         inside: None,
         requests: 0,
         admitted: Box::new(admitted),
-    };
-    connection.serve().await;
+    });
+    connection.serve()
 }
 
 /// A client's connection between requests.
@@ -83,7 +84,7 @@ struct Switched {
 }
 
 impl Connection {
-    async fn serve(mut self) {
+    async fn serve(mut self: Box<Self>) {
         loop {
             let head = match self.next_head().await {
                 Ok(Some(head)) => head,
@@ -123,7 +124,7 @@ impl Connection {
     }
 
     /// Writes the line of the tunnel that we were inside of, if any.
-    fn ended(self, outcome: Outcome) {
+    fn ended(self: Box<Self>, outcome: Outcome) {
         if let Some(inside) = self.inside {
             inside.record.finish(outcome);
         }
@@ -244,13 +245,14 @@ impl Connection {
         );
         record.refused(&failure, failure.error.row().status);
         record.finish(Outcome::failed(failure.error, failure.log));
-        if self.stream.write_all(&bytes).await.is_err() {
+        if !self.tell(&bytes).await {
             return After::Close;
         }
         if keep_alive {
             return After::Next;
         }
-        if !clean {
+        // A client that did not ask for the end may send on (behind CONNECT many do at once), and that would reset our answer away.
+        if !clean || head.persistent() {
             closing::linger(&mut self.stream, &mut self.patience).await;
         }
         After::Close
@@ -274,9 +276,15 @@ impl Connection {
         );
         record.refused(&failure, failure.error.row().status);
         record.finish(Outcome::failed(failure.error, failure.log));
-        if self.stream.write_all(&bytes).await.is_ok() {
+        if self.tell(&bytes).await {
             closing::linger(&mut self.stream, &mut self.patience).await;
         }
+    }
+
+    /// Writes an answer of ours; false if the client is gone, or takes nothing for `limits.bodyIdle`.
+    async fn tell(&mut self, answer: &[u8]) -> bool {
+        let limit = self.proxy.limits.load().body_idle;
+        matches!(self.patience.within(limit, self.stream.write_all(answer)).await, Ok(Ok(())))
     }
 
     /// Makes the close a reset.

@@ -164,3 +164,19 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
             | ErrorKind::TimedOut
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_tasks_of_connections_are_small() {
+        // They are moved when they are spawned, and a keep-alive client holds one: no array may live across a wait in them.
+        assert!(future_bytes(forward::serve) <= 4864, "{}", future_bytes(forward::serve));
+        assert!(future_bytes(sni::serve) <= 2048, "{}", future_bytes(sni::serve));
+    }
+}

@@ -22,11 +22,11 @@ use crate::tunnel::patience::Patience;
 use crate::tunnel::{Opened, Opening, Proxy};
 
 /// Serves one client connection: on return it is refused, or a task of its own relays it.
-pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
+pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> + Send {
     let Accepted { stream, source, settings, _admitted: admitted } = accepted;
     let patience = Patience::default();
     let connection = Connection { proxy, settings, source: Arc::new(source), stream, buf: BytesMut::new(), patience };
-    connection.serve(admitted).await;
+    connection.serve(admitted)
 }
 
 const HELLO_TIME: Duration = Duration::from_secs(5); // clients speak first and at once; slower ones hold a socket open
@@ -126,7 +126,7 @@ impl Connection {
         tokio::select! {
             biased;
             opened = self.proxy.open(opening, record) => opened.map(Some),
-            () = closing::reset(&self.stream) => Ok(None),
+            () = self.stream.reset() => Ok(None),
         }
     }
 

@@ -108,7 +108,7 @@ pub(super) enum Message {
     Response,
 }
 
-const TEXT_BYTES: usize = 160; // what a CONNECT of a usual client needs; a size class of jemalloc
+const TEXT_BYTES: usize = 112; // what a CONNECT of a usual client needs; a size class of jemalloc
 const FIELD_BYTES_MAX: usize = 64 * 1024; // twice the default of limits.headBytes; keeps spans within u32
 
 impl AccessRecord {

@@ -91,6 +91,10 @@ pub fn run(source: ConfigurationSource, announce: impl Fn(&Addresses) + 'static)
 }
 
 fn runtime(workers: usize) -> io::Result<Runtime> {
+    if workers == 1 {
+        // One worker steals from nobody: what its queue, parking and waking cost across threads is saved.
+        return tokio::runtime::Builder::new_current_thread().enable_all().build();
+    }
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("egret-worker").enable_all().build()
 }
 

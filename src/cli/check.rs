@@ -3,7 +3,7 @@
 use super::args::{CheckArgs, Format};
 use super::environment::Look;
 use super::exit::Exit;
-use super::{complain, load};
+use super::{complain, load, say};
 use crate::config::{Code, Diagnostics};
 
 pub(super) fn check(args: &CheckArgs) -> Exit {
@@ -18,10 +18,10 @@ pub(super) fn check(args: &CheckArgs) -> Exit {
         }
     };
     let diagnostics = source.check();
-    match args.output {
-        Format::Json => println!("{}", diagnostics.to_json()),
-        Format::Text => print!("{}", diagnostics.render(Look::of_stdout().color)),
-    }
+    say(&match args.output {
+        Format::Json => diagnostics.to_json() + "\n",
+        Format::Text => diagnostics.render(Look::of_stdout().color),
+    });
     exit(&diagnostics, args.strict)
 }
 
@@ -40,7 +40,7 @@ fn exit(diagnostics: &Diagnostics, strict: bool) -> Exit {
 fn explain_code(text: &str) -> Exit {
     match Code::ALL.iter().find(|code| code.as_str().eq_ignore_ascii_case(text)) {
         Some(code) => {
-            println!("{code}: {}", code.paragraph());
+            say(&format!("{code}: {}\n", code.paragraph()));
             Exit::Ok
         }
         None => {

@@ -11,6 +11,7 @@ mod log;
 mod run;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,6 +45,12 @@ fn usage(error: &clap::Error) -> Exit {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
         _ => Exit::Usage,
     }
+}
+
+/// Prints a command's result. A reader that has seen enough (`| head`) is no error.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Says why a command does nothing, on standard error.

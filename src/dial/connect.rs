@@ -28,21 +28,19 @@ const INTERIM_ANSWERS_MAX: usize = 16; // 1xx before the answer; more are no par
 const REASON_BYTES_MAX: usize = 80; // of the parent's reason phrase, in logs and answers
 const READ_BYTES: usize = 1024; // most answers to CONNECT are one short line and a few fields
 
-/// Asks the parent at the other end of `stream` for `target`. On return the stream is the tunnel; bytes that came with the answer
-/// are its prefix.
+/// Sends `request` for `target` to the parent at the other end of `stream`. On return the stream is the tunnel; bytes that came with
+/// the answer are its prefix.
 ///
 /// # Errors
-/// [`DialError::HopRefused`] for any answer but 2xx, [`DialError::HopProtocol`] for what is no answer, [`DialError::Configuration`]
-/// where credentials are missing.
+/// [`DialError::HopRefused`] for any answer but 2xx, [`DialError::HopProtocol`] for what is no answer.
 pub(super) async fn connect(
     mut stream: Stream,
-    hop: &Hop,
+    request: &[u8],
     target: &Target,
     asking: Asking<'_>,
 ) -> Result<Stream, DialError> {
-    let request = request(hop, target, asking)?;
     let lost = |source| DialError::Connect { peer: format!("{} for {target}", asking.hop).into(), source };
-    stream.write_all(&request).await.map_err(lost)?;
+    stream.write_all(request).await.map_err(lost)?;
     stream.flush().await.map_err(lost)?;
     let mut buf = BytesMut::with_capacity(READ_BYTES);
     for _ in 0..=INTERIM_ANSWERS_MAX {
@@ -81,7 +79,11 @@ async fn next_head(
     }
 }
 
-fn request(hop: &Hop, target: &Target, asking: Asking<'_>) -> Result<Vec<u8>, DialError> {
+/// The request, so that a parent that cannot be asked is not dialled.
+///
+/// # Errors
+/// [`DialError::Configuration`] where credentials are missing.
+pub(super) fn request(hop: &Hop, target: &Target, asking: Asking<'_>) -> Result<Vec<u8>, DialError> {
     let mut text = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     let mut field = |name: &str, value: &[&str]| {
         text.push_str(name);
@@ -333,6 +335,7 @@ mod tests {
             assert_eq!(failure.error, ErrorType::Configuration);
             assert!(!failure.detail.contains("secret"));
         }
+        assert_eq!(parent.requests.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -64,6 +64,7 @@ struct Held {
     requests: u32,
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
+    hop: Option<Arc<str>>,
     since: Instant,
 }
 
@@ -174,18 +175,18 @@ impl Pool {
             let mut held = lock(&self.idle).take_newest(key)?;
             // Outside the lock: a look at TLS may read records, and dropping closes a socket.
             if now.saturating_duration_since(held.since) < IDLE_TIME && is_quiet(&mut held.stream) {
-                let Held { stream, lease, requests, peer, local, .. } = held;
-                return Some(Dialed { stream, lease: lease.resume(), requests, peer, local });
+                let Held { stream, lease, requests, peer, local, hop, .. } = held;
+                return Some(Dialed { stream, lease: lease.resume(), requests, peer, local, hop });
             }
         }
     }
 
     /// Keeps a connection.
     pub(super) fn checkin(&self, key: PoolKey, dialed: Dialed) {
-        let Dialed { stream, lease, requests, peer, local } = dialed;
+        let Dialed { stream, lease, requests, peer, local, hop } = dialed;
         let since = Instant::now();
         let requests = requests.saturating_add(1);
-        let held = Held { key, stream, lease: lease.park(), requests, peer, local, since };
+        let held = Held { key, stream, lease: lease.park(), requests, peer, local, hop, since };
         let evicted = {
             let mut idle = lock(&self.idle);
             if idle.max == 0 {
@@ -337,7 +338,10 @@ mod tests {
     /// A connection, and the upstream's end of it.
     async fn connection() -> (Dialed, TcpStream) {
         let (ours, theirs) = pair().await;
-        (Dialed { stream: ours.into(), lease: Lease::default(), requests: 0, peer: None, local: None }, theirs)
+        (
+            Dialed { stream: ours.into(), lease: Lease::default(), requests: 0, peer: None, local: None, hop: None },
+            theirs,
+        )
     }
 
     fn key(target_: &str) -> PoolKey {

@@ -33,6 +33,8 @@ pub struct Relay {
     up: Way,
     down: Way,
     clock: Clock,
+    /// In milliseconds: a tunnel's size counts.
+    user_timeout: u32,
     live: LiveGuard,
 }
 
@@ -43,6 +45,8 @@ pub struct RelayLimits {
     pub idle: Duration,
     /// Longest life.
     pub lifetime: Duration,
+    /// How long bytes of ours may stay unacknowledged by the upstream of an old tunnel (`dial.tcpUserTimeout`).
+    pub user_timeout: Duration,
 }
 
 /// How a relay ended; `None` when both sides closed in order.
@@ -53,7 +57,8 @@ impl Relay {
     pub fn new(downstream: Stream, upstream: Stream, live: LiveGuard, limits: RelayLimits) -> Self {
         let up = Way::new(&downstream, &upstream);
         let down = Way::new(&upstream, &downstream);
-        Self { downstream, upstream, up, down, clock: Clock::new(limits), live }
+        let user_timeout = u32::try_from(limits.user_timeout.as_millis()).unwrap_or(u32::MAX);
+        Self { downstream, upstream, up, down, clock: Clock::new(limits), user_timeout, live }
     }
 
     /// The tunnel's entry among the live ones.
@@ -79,8 +84,8 @@ impl Relay {
 
     /// Ready once a bound is reached. Sets keepalive on the upstream socket when the tunnel has become an old one.
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        let Self { clock, upstream, .. } = self;
-        clock.poll(cx, || keep_alive(upstream)).map(Some)
+        let Self { clock, upstream, user_timeout, .. } = self;
+        clock.poll(cx, || keep_alive(upstream, Duration::from_millis((*user_timeout).into()))).map(Some)
     }
 
     /// Makes the close of both sockets a reset where bytes were lost or under way, so that neither peer takes what it has for all.
@@ -123,13 +128,16 @@ impl Future for Relay {
 }
 
 /// A peer that vanished without a word is found out. Not done for young tunnels: most end before the first probe would go out.
-fn keep_alive(upstream: &Stream) {
+fn keep_alive(upstream: &Stream, user_timeout: Duration) {
     let probes = socket2::TcpKeepalive::new()
         .with_time(KEEPALIVE_TIME)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_RETRIES);
     if let Some(tcp) = upstream.transport() {
-        let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&probes); // fails only on a socket that is gone already
+        let socket = socket2::SockRef::from(tcp);
+        // Both fail only on a socket that is gone already.
+        let _ = socket.set_tcp_keepalive(&probes);
+        let _ = socket.set_tcp_user_timeout((!user_timeout.is_zero()).then_some(user_timeout));
     }
 }
 

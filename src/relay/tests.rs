@@ -20,7 +20,8 @@ use crate::account::Tunnels;
 use crate::flow::{Ending, ListenerName, Source, Target, Workload};
 use crate::stream::Stream;
 
-const UNLIMITED: RelayLimits = RelayLimits { idle: Duration::ZERO, lifetime: Duration::ZERO };
+const UNLIMITED: RelayLimits =
+    RelayLimits { idle: Duration::ZERO, lifetime: Duration::ZERO, user_timeout: Duration::from_secs(120) };
 const LIMIT: Duration = Duration::from_secs(30); // of any wait in a test
 const MIB: usize = 1024 * 1024;
 
@@ -352,7 +353,7 @@ async fn a_receiver_that_goes_away_resets_the_sender() {
 async fn a_pause_is_ended_at_the_idle_limit_and_not_before() {
     let tunnels = Arc::new(Tunnels::default());
     let ((mut client, downstream), (upstream, mut server)) = (pair().await, pair().await);
-    let limits = RelayLimits { idle: Duration::from_secs(100), lifetime: Duration::ZERO };
+    let limits = RelayLimits { idle: Duration::from_secs(100), ..UNLIMITED };
     let mut relay = relay(&tunnels, downstream.into(), upstream.into(), limits);
     for side in [&mut client, &mut server] {
         assert!(timeout(Duration::from_secs(99), &mut relay).await.is_err());
@@ -370,7 +371,7 @@ async fn a_pause_is_ended_at_the_idle_limit_and_not_before() {
 async fn half_a_tunnel_is_ended_at_the_idle_limit_too() {
     let tunnels = Arc::new(Tunnels::default());
     let ((mut client, downstream), (upstream, _server)) = (pair().await, pair().await);
-    let limits = RelayLimits { idle: Duration::from_secs(10), lifetime: Duration::ZERO };
+    let limits = RelayLimits { idle: Duration::from_secs(10), ..UNLIMITED };
     let mut relay = relay(&tunnels, downstream.into(), upstream.into(), limits);
     client.shutdown().await.unwrap();
     assert!(timeout(Duration::from_millis(9_990), &mut relay).await.is_err());
@@ -381,7 +382,7 @@ async fn half_a_tunnel_is_ended_at_the_idle_limit_too() {
 async fn a_busy_tunnel_is_ended_at_the_end_of_its_lifetime_and_does_not_look_complete() {
     let tunnels = Arc::new(Tunnels::default());
     let ((mut client, downstream), (upstream, mut server)) = (pair().await, pair().await);
-    let limits = RelayLimits { idle: Duration::from_secs(5), lifetime: Duration::from_secs(60) };
+    let limits = RelayLimits { idle: Duration::from_secs(5), lifetime: Duration::from_secs(60), ..UNLIMITED };
     let mut relay = relay(&tunnels, downstream.into(), upstream.into(), limits);
     for _ in 0..59 {
         server.write_all(b"x").await.unwrap();
@@ -413,6 +414,8 @@ async fn the_upstream_gets_keepalive_at_thirty_seconds() {
     assert!(!keepalive(&relay));
     assert!(timeout(Duration::from_millis(20), &mut relay).await.is_err());
     assert!(keepalive(&relay));
+    let user_timeout = socket2::SockRef::from(relay.upstream.tcp().unwrap()).tcp_user_timeout().unwrap();
+    assert_eq!(user_timeout, Some(UNLIMITED.user_timeout));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// One side of a flow.
@@ -20,7 +20,8 @@ use tokio::net::{TcpStream, UnixStream};
 /// (RFC 8446 §6.1); an HTTP body with a length is, one delimited by the end of the connection is not.
 #[derive(Debug)]
 pub struct Stream {
-    prefix: Bytes,
+    /// Boxed, because most streams have none, and an idle tunnel pays for two.
+    prefix: Option<Box<Bytes>>,
     io: Io,
 }
 
@@ -40,20 +41,20 @@ impl Stream {
     /// If an earlier prefix has not been read: only a bug of ours could put two layers of lookahead on one stream.
     #[must_use]
     pub fn with_prefix(mut self, prefix: Bytes) -> Self {
-        assert!(self.prefix.is_empty(), "two prefixes on one stream");
+        assert!(self.prefix.is_none(), "two prefixes on one stream");
         // An empty slice would keep the buffer alive that it was cut from: kilobytes for each idle tunnel.
-        self.prefix = if prefix.is_empty() { Bytes::new() } else { prefix };
+        self.prefix = (!prefix.is_empty()).then(|| Box::new(prefix));
         self
     }
 
     /// Takes the replay prefix out; what the stream reads next comes from the wire.
     pub fn take_prefix(&mut self) -> Bytes {
-        std::mem::take(&mut self.prefix)
+        self.prefix.take().map_or_else(Bytes::new, |prefix| *prefix)
     }
 
     /// Bytes waiting to be replayed.
     pub fn prefix(&self) -> &[u8] {
-        &self.prefix
+        self.prefix.as_deref().map_or(&[], |prefix| prefix)
     }
 
     /// The socket, where the stream is plain TCP. Bytes of the prefix are not in it.
@@ -84,6 +85,13 @@ impl Stream {
         self.transport().and_then(|tcp| tcp.local_addr().ok())
     }
 
+    /// Ends when the other side resets the connection; bytes that wait, or a half-close, say nothing. Costs no system call.
+    pub async fn reset(&self) {
+        let Some(tcp) = self.transport() else { return std::future::pending().await };
+        // The kernel reports errors whether asked for or not. An error of this call means that the runtime is going down.
+        let _ = tcp.ready(Interest::ERROR).await;
+    }
+
     /// True where bytes pass through a TLS session of ours.
     pub fn is_tls(&self) -> bool {
         matches!(self.io, Io::TlsClient(_) | Io::TlsServer(_))
@@ -92,36 +100,36 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { prefix: Bytes::new(), io: Io::Tcp(tcp) }
+        Self { prefix: None, io: Io::Tcp(tcp) }
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self { prefix: Bytes::new(), io: Io::Unix(unix) }
+        Self { prefix: None, io: Io::Unix(unix) }
     }
 }
 
 impl From<tokio_rustls::client::TlsStream<Stream>> for Stream {
     fn from(tls: tokio_rustls::client::TlsStream<Stream>) -> Self {
-        Self { prefix: Bytes::new(), io: Io::TlsClient(Box::new(tls)) }
+        Self { prefix: None, io: Io::TlsClient(Box::new(tls)) }
     }
 }
 
 impl From<tokio_rustls::server::TlsStream<Stream>> for Stream {
     fn from(tls: tokio_rustls::server::TlsStream<Stream>) -> Self {
-        Self { prefix: Bytes::new(), io: Io::TlsServer(Box::new(tls)) }
+        Self { prefix: None, io: Io::TlsServer(Box::new(tls)) }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.prefix.is_empty() {
-            let n = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix[..n]);
-            self.prefix.advance(n);
-            if self.prefix.is_empty() {
-                self.prefix = Bytes::new(); // lets the buffer go
+        if let Some(prefix) = &mut self.prefix {
+            let n = prefix.len().min(buf.remaining());
+            buf.put_slice(&prefix[..n]);
+            prefix.advance(n);
+            if prefix.is_empty() {
+                self.prefix = None; // lets the buffer go
             }
             return Poll::Ready(Ok(()));
         }

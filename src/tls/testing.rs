@@ -53,11 +53,14 @@ impl Authority {
     }
 }
 
+/// How each handshake of a server went, and the SNI it came with.
+pub(crate) type Handshakes = Arc<Mutex<Vec<(HandshakeKind, Option<String>)>>>;
+
 /// A TLS server that echoes what it reads.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     /// How each handshake went, and the SNI it came with.
-    pub(crate) handshakes: Arc<Mutex<Vec<(HandshakeKind, Option<String>)>>>,
+    pub(crate) handshakes: Handshakes,
 }
 
 impl Server {

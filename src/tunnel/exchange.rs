@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -118,7 +119,8 @@ pub async fn exchange(
 ) -> Result<Exchanged, ExchangeError> {
     let mut out = BytesMut::with_capacity(head.raw().len() + 128);
     headers::write_request(&mut out, head, outbound);
-    let answering = Answering { head, outbound, keep_alive, limits, started: Instant::now() };
+    let answering =
+        Answering { head, outbound, keep_alive, limits, started: Instant::now(), request_end: OnceLock::new() };
     match head.body() {
         BodyLength::None => {
             write_out(&mut up.dialed.stream, &mut out, down.patience, limits.body_idle)
@@ -126,7 +128,8 @@ pub async fn exchange(
                 .map_err(|_| ExchangeError::Stale)?;
             answering.without_body(down, up).await
         }
-        length => answering.with_body(down, up, length, out).await,
+        // Boxed with what else is rare, so that a connection's future stays small.
+        length => Box::pin(answering.with_body(down, up, length, out)).await,
     }
 }
 
@@ -137,11 +140,14 @@ struct Answering<'a> {
     keep_alive: bool,
     limits: &'a ExchangeLimits,
     started: Instant,
+    /// When the last byte of the request went out; empty while its body is still on the way.
+    request_end: OnceLock<Instant>,
 }
 
 impl Answering<'_> {
     /// The request is out; the answer is read and passed on, while an eye is kept on the client.
     async fn without_body(self, down: &mut Downstream<'_>, mut up: Upstream) -> Result<Exchanged, ExchangeError> {
+        self.request_end.get_or_init(|| self.started);
         let mut interim = Interim::default();
         let head = loop {
             let watched = Watched { upstream: &mut up.dialed.stream, client: Some(&*down.stream) };
@@ -161,7 +167,7 @@ impl Answering<'_> {
         let mut answer = Answer::new(&self, &head);
         let result =
             answer.pass(&mut up.dialed.stream, &mut up.buf, &mut *down.stream, &head, &self, down.patience).await;
-        Ok(answer.into_exchanged(&self, up, result, 0, true, waited, head))
+        Ok(answer.into_exchanged(&self, up, result, 0, waited, head))
     }
 
     /// Request body and answer flow at the same time: an origin may answer before it has read everything.
@@ -172,9 +178,9 @@ impl Answering<'_> {
         length: BodyLength,
         out: BytesMut,
     ) -> Result<Exchanged, ExchangeError> {
-        let (mut received, mut sent_whole) = (0, false);
+        let mut received = 0;
         let begun = AtomicBool::new(false);
-        let (head, waited, mut answer, result) = {
+        let (head, waited, answer, result) = {
             let (down_reader, mut down_writer) = split(&mut *down.stream);
             let (mut up_reader, up_writer) = split(&mut up.dialed.stream);
             let mut decoder = Decoder::new(length);
@@ -201,6 +207,8 @@ impl Answering<'_> {
                 }
                 begun.store(true, Ordering::Relaxed);
                 let mut answer = Answer::new(&self, &head);
+                // The client may still be sending: what follows the answer on its connection is the rest of a body.
+                answer.keep_alive &= self.request_whole();
                 let result =
                     answer.pass(&mut up_reader, &mut up.buf, &mut down_writer, &head, &self, down.patience).await;
                 Ok((head, waited, answer, result))
@@ -209,7 +217,10 @@ impl Answering<'_> {
             tokio::select! {
                 biased;
                 pumped = &mut pump => match pumped {
-                    Ok(()) => { sent_whole = true; answered.await? }
+                    Ok(()) => {
+                        self.request_end.get_or_init(Instant::now);
+                        answered.await?
+                    }
                     // The origin may have answered and closed without reading on: its answer counts.
                     Err(CopyError::Write(_)) => answered.await?,
                     // Half an answer is out: it cannot be followed by another one.
@@ -219,8 +230,7 @@ impl Answering<'_> {
                 answered = &mut answered => answered?,
             }
         };
-        answer.keep_alive &= sent_whole;
-        Ok(answer.into_exchanged(&self, up, result, received, sent_whole, waited, head))
+        Ok(answer.into_exchanged(&self, up, result, received, waited, head))
     }
 
     /// Reads the next head of an answer, interim ones included.
@@ -230,6 +240,7 @@ impl Answering<'_> {
         buf: &mut BytesMut,
         patience: &mut Patience,
     ) -> Result<ResponseHead, ExchangeError> {
+        let began = Instant::now();
         let mut first_byte: Option<Instant> = None;
         loop {
             match parse_response(buf, self.head.method(), &self.limits.head) {
@@ -245,7 +256,8 @@ impl Answering<'_> {
                 }
             }
             let limit = match first_byte {
-                None => self.limits.answer_time,
+                None if self.limits.answer_time.is_zero() => Duration::ZERO,
+                None => self.answer_time_left(began).max(MOMENT),
                 Some(at) => self.limits.head_time.saturating_sub(at.elapsed()).max(MOMENT),
             };
             buf.reserve(8 * 1024);
@@ -256,12 +268,25 @@ impl Answering<'_> {
                 Ok(Err(error)) if is_client_gone(&error) => return Err(ExchangeError::ClientGone),
                 Ok(Err(_)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Err(_)) => return Err(self.broke_off()),
+                // The request ended after this wait began.
+                Err(_) if first_byte.is_none() && !self.answer_time_left(began).is_zero() => {}
                 Err(_) => {
                     let detail = format!("{} did not answer in time", self.outbound.target);
                     return Err(ExchangeError::Failed(Failure::new(ErrorType::ResponseTimeout, detail)));
                 }
             }
         }
+    }
+
+    /// How long the origin may still be silent, whose last interim answer came at `began`. All of it while the request's body is on
+    /// the way: a pause in that has a limit of its own.
+    fn answer_time_left(&self, began: Instant) -> Duration {
+        let silent = self.request_end.get().map_or(Duration::ZERO, |end| began.max(*end).elapsed());
+        self.limits.answer_time.saturating_sub(silent)
+    }
+
+    fn request_whole(&self) -> bool {
+        self.request_end.get().is_some()
     }
 
     fn broke_off(&self) -> ExchangeError {
@@ -416,11 +441,11 @@ impl Answer {
         up: Upstream,
         result: Result<(), CopyError>,
         received: u64,
-        sent_whole: bool,
         upstream_time: Duration,
         head: ResponseHead,
     ) -> Exchanged {
-        let reusable = self.reusable && sent_whole && up.buf.is_empty() && result.is_ok();
+        let request_whole = answering.request_whole();
+        let reusable = self.reusable && request_whole && up.buf.is_empty() && result.is_ok();
         let upstream = reusable.then_some(up);
         let next = match result {
             Ok(()) if self.keep_alive => Next::KeepAlive(upstream),
@@ -433,7 +458,7 @@ impl Answer {
             received,
             sent: self.sent,
             upstream_time,
-            request_whole: sent_whole,
+            request_whole,
             next,
         }
     }

@@ -13,6 +13,7 @@ use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
 use crate::route::cluster::{Cluster, Hop, Via};
+use crate::stream::Stream;
 
 /// What is done with one request.
 #[derive(Debug)]
@@ -61,6 +62,12 @@ impl Proxy {
             Some(Ok(value)) => Some(value.as_ref()),
             None => None,
         };
+        if hop.is_some() {
+            // Before a kept connection to the parent is looked for: that one leads anywhere.
+            self.dialer
+                .judge_asked(&plan.route.cluster, plan.target)
+                .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
+        }
         let via = self.via.load_full();
         let outbound = Outbound {
             path: plan.path,
@@ -74,21 +81,34 @@ impl Proxy {
         };
         let limits = ExchangeLimits::new(&self.limits.load());
         let key = self.dialer.pool_key(cluster, plan.target);
-        let (mut upstream, mut reused) = match self.idle(&key, pinned) {
+        let own = pinned.take_if(|pinned| pinned.key == key);
+        let mut owned = own.is_some();
+        let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key));
+        let mut reused = idle.is_some();
+        let mut upstream = match idle {
             Some(upstream) => {
-                let trace = record.trace_mut();
-                (trace.upstream, trace.local) = (upstream.dialed.peer, upstream.dialed.local);
-                (upstream, true)
+                upstream.dialed.retrace(record.trace_mut());
+                upstream
             }
-            None => (self.fresh(cluster, plan.target, head, record).await?, false),
+            None => Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?,
         };
         loop {
             record.trace_mut().reused = reused;
             match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
-                Ok(exchanged) => return Ok(self.give_back(exchanged, key, cluster, pinned)),
+                Ok(mut exchanged) => {
+                    if let Some(upstream) = reusable(&mut exchanged, cluster) {
+                        // What authenticated a client once is that client's to its end, whatever later requests on it look like.
+                        if owned || exchanged.connection_bound_auth {
+                            *pinned = Some(Pinned { key, upstream });
+                        } else {
+                            self.dialer.checkin(key, upstream.dialed);
+                        }
+                    }
+                    return Ok(exchanged);
+                }
                 Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = self.fresh(cluster, plan.target, head, record).await?;
-                    reused = false;
+                    upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?;
+                    (reused, owned) = (false, false);
                 }
                 Err(ExchangeError::Stale) => {
                     let detail = format!("{} closed the connection without an answer", plan.target);
@@ -99,48 +119,42 @@ impl Proxy {
         }
     }
 
-    fn idle(&self, key: &PoolKey, pinned: &mut Option<Pinned>) -> Option<Upstream> {
-        if let Some(pinned) = pinned.take_if(|pinned| pinned.key == *key) {
-            return Some(pinned.upstream);
-        }
+    fn idle(&self, key: &PoolKey) -> Option<Upstream> {
         self.dialer.checkout(key).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
     }
 
     async fn fresh(
         &self,
         cluster: &Arc<Cluster>,
+        parent: Option<&Hop>,
         target: &Target,
         head: &RequestHead,
+        client: &Stream,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
-        let via = headers::received_via(head);
-        let dialed = self.dial(cluster, target, via.as_deref(), record).await.map_err(ExchangeError::Failed)?;
+        let dialing = async {
+            match parent {
+                Some(hop) => self.dial_parent(hop, target, record).await,
+                None => self.dial(cluster, target, headers::received_via(head).as_deref(), record).await,
+            }
+        };
+        let dialed = tokio::select! {
+            biased;
+            dialed = dialing => dialed.map_err(ExchangeError::Failed)?,
+            () = client.reset() => return Err(ExchangeError::ClientGone),
+        };
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
+}
 
-    fn give_back(
-        &self,
-        mut exchanged: Exchanged,
-        key: PoolKey,
-        cluster: &Cluster,
-        pinned: &mut Option<Pinned>,
-    ) -> Exchanged {
-        let upstream = match &mut exchanged.next {
-            Next::KeepAlive(upstream) | Next::Close(upstream) => upstream.take(),
-            Next::Abort(_) | Next::Switched(_) => None,
-        };
-        let Some(upstream) = upstream else { return exchanged };
-        let requests_max = cluster.requests_per_connection_max;
-        if requests_max != 0 && upstream.dialed.requests.saturating_add(1) >= requests_max {
-            return exchanged;
-        }
-        if exchanged.connection_bound_auth || pinned.as_ref().is_some_and(|pinned| pinned.key == key) {
-            *pinned = Some(Pinned { key, upstream });
-        } else {
-            self.dialer.checkin(key, upstream.dialed);
-        }
-        exchanged
-    }
+/// Takes the upstream connection out, where it may serve another request.
+fn reusable(exchanged: &mut Exchanged, cluster: &Cluster) -> Option<Upstream> {
+    let upstream = match &mut exchanged.next {
+        Next::KeepAlive(upstream) | Next::Close(upstream) => upstream.take()?,
+        Next::Abort(_) | Next::Switched(_) => return None,
+    };
+    let requests_max = cluster.requests_per_connection_max;
+    (requests_max == 0 || upstream.dialed.requests.saturating_add(1) < requests_max).then_some(upstream)
 }
 
 /// The cluster to connect to, and the parent that is asked in absolute-form there; TLS that we originate goes through a CONNECT instead.

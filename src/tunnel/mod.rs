@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 
 use crate::account::live::{Exceeded, LiveGuard};
 use crate::account::{AccessRecord, Account, Tunnels, metrics};
-use crate::dial::{Dialed, Dialer, Lease};
+use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
 use crate::relay::{Relay, RelayLimits};
-use crate::route::{Cluster, Refusal, Route, Snapshot};
+use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
 
 /// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
@@ -79,6 +79,7 @@ pub struct Opened {
     idle: Option<Duration>,
 }
 
+const BLOCK_ALL: &str = "block_all"; // Istio's name of the route that refuses what no rule knows
 const DNS_TIME: Duration = Duration::from_secs(10); // above the resolver's own limit (dns.timeout × dns.attempts, 4 s by default)
 
 impl Proxy {
@@ -88,15 +89,16 @@ impl Proxy {
     /// The refusal, as the client is told.
     pub fn route(&self, flow: &Flow<'_>, record: &mut AccessRecord) -> Result<Route, Failure> {
         let choice = self.snapshot.load().route(flow);
+        let named = !matches!(flow.ask, Ask::Sni); // routes of HTTP have names, in Istio's log too; a CONNECT is a request
         match choice.verdict {
             Ok(route) => {
                 let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
-                record.routed(&route.cluster.name, &route.name, would_deny);
+                record.routed(&route.cluster.name, if named { &route.name } else { "" }, would_deny);
                 Ok(route)
             }
             Err(refusal) => {
                 if let Some(cluster) = refusal.cluster() {
-                    record.routed(cluster, "", None);
+                    record.routed(cluster, if named { BLOCK_ALL } else { "" }, None);
                 }
                 if let Some(origin) = &refusal.origin {
                     record.refused_by(&origin.to_string());
@@ -142,7 +144,8 @@ impl Proxy {
     ) -> Tunnel<H> {
         let limits = self.limits.load();
         let idle = opened.idle.unwrap_or(limits.tunnel_idle);
-        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime };
+        let user_timeout = self.dialer.tcp_user_timeout();
+        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
         let relay = Relay::new(downstream, opened.upstream, opened.live, limits);
         Tunnel { relay, record, _lease: opened.lease, _hold: hold }
     }
@@ -156,11 +159,14 @@ impl Proxy {
     ) -> Result<Dialed, Failure> {
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| {
-            let failure = error.failure(target);
-            metrics::dial_failed(failure.error);
-            failure
-        })
+        dialed.map_err(|error| failed(&error, target))
+    }
+
+    /// Connects to a parent that is asked for `target` in absolute-form.
+    async fn dial_parent(&self, hop: &Hop, target: &Target, record: &mut AccessRecord) -> Result<Dialed, Failure> {
+        let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
+        let dialed = self.dialer.dial_parent(hop, target, deadline, record.trace_mut()).await;
+        dialed.map_err(|error| failed(&error, target))
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
@@ -177,6 +183,12 @@ impl Proxy {
     }
 }
 
+fn failed(error: &DialError, target: &Target) -> Failure {
+    let failure = error.failure(target);
+    metrics::dial_failed(failure.error);
+    failure
+}
+
 /// An open tunnel.
 #[derive(Debug)]
 pub struct Tunnel<H> {
@@ -188,9 +200,13 @@ pub struct Tunnel<H> {
 
 impl<H> Tunnel<H> {
     /// Copies until both sides are done or a limit ends it, then writes the flow's line.
-    #[expect(clippy::manual_async_fn, reason = "an async fn would hold `self` twice: as the argument and where it is moved to")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would hold `self` twice: as the argument and where it is moved to"
+    )]
     pub fn relay(mut self) -> impl Future<Output = ()> {
         async move {
+            let _ = &self; // captures all of it: by its fields alone, the lease and what is held would be dropped right here
             let end = (&mut self.relay).await;
             let live = self.relay.live();
             self.record.moved(live.received(), live.sent());
@@ -213,6 +229,12 @@ mod tests {
 
     fn future_size<T, F: Future>(_: fn(T) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_an_open_tunnel_holds_what_it_is_given() {
+        let (future, tunnel) = (future_size(Tunnel::<[u64; 64]>::relay), size_of::<Tunnel<[u64; 64]>>());
+        assert!(future >= tunnel, "{future} bytes for a tunnel of {tunnel}");
     }
 
     #[test]

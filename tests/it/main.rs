@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod agreement;
+mod attacks;
 mod cli;
+mod clients;
 mod descriptors;
 mod dns_storm;
 mod drain;
 mod house;
 mod leak;
+mod origins;
+mod parents;
 mod reload;
 mod reload_load;
 mod reopen;
 mod run;
 mod support;
+mod wire;

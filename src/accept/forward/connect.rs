@@ -4,9 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-
-use super::{Connection, Inside, closing};
+use super::{Connection, Inside};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
 use crate::http1::RequestHead;
@@ -28,9 +26,20 @@ enum Connected {
     ClientGone,
 }
 
+/// The record of a tunnel inside of which a request switched protocols: its line is written when the inner flow is over.
+struct Around(Option<Box<AccessRecord>>);
+
+impl Drop for Around {
+    fn drop(&mut self) {
+        if let Some(record) = self.0.take() {
+            record.finish(Outcome::Complete);
+        }
+    }
+}
+
 impl Connection {
     /// Serves a CONNECT; gives the connection back where HTTP follows on it.
-    pub(super) async fn connect(mut self, head: RequestHead, target: Target) -> Option<Self> {
+    pub(super) async fn connect(mut self: Box<Self>, head: RequestHead, target: Target) -> Option<Box<Self>> {
         let mut record = self.record(&head, Requested::Tunnel(&target));
         let connected = match self.authenticated(&head, &mut record).await {
             Ok(source) => {
@@ -43,14 +52,14 @@ impl Connection {
             Ok(Connected::Tunnel(opened)) => {
                 drop(head);
                 record.answered(200, "via_upstream");
-                if self.stream.write_all(ESTABLISHED).await.is_ok() {
+                if self.tell(ESTABLISHED).await {
                     self.tunnel(opened, record);
                 } else {
                     record.finish(Outcome::Ended(Ending::DownstreamReset));
                 }
                 None
             }
-            Ok(Connected::Inside(route)) => self.go_inside(target, route, record).await,
+            Ok(Connected::Inside(route)) => Box::pin(self.go_inside(target, route, record)).await,
             Ok(Connected::ClientGone) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
                 None
@@ -81,7 +90,7 @@ impl Connection {
         tokio::select! {
             biased;
             opened = self.proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
-            () = closing::reset(&self.stream) => Ok(Connected::ClientGone),
+            () = self.stream.reset() => Ok(Connected::ClientGone),
         }
     }
 
@@ -90,17 +99,31 @@ impl Connection {
     }
 
     /// Hands both streams to the relay, as a small future of its own, so that this one can end.
-    pub(super) fn tunnel(mut self, opened: Opened, record: Box<AccessRecord>) {
+    pub(super) fn tunnel(mut self: Box<Self>, opened: Opened, record: Box<AccessRecord>) {
         let early = std::mem::take(&mut self.buf).freeze();
         let downstream = self.stream.with_prefix(early);
-        let tunnel = self.proxy.tunnel(downstream, opened, record, self.admitted);
-        self.proxy.drain.spawn(tunnel.relay());
+        match self.inside {
+            None => {
+                let tunnel = self.proxy.tunnel(downstream, opened, record, self.admitted);
+                self.proxy.drain.spawn(tunnel.relay());
+            }
+            Some(inside) => {
+                let hold = (self.admitted, Around(Some(inside.record)));
+                let tunnel = self.proxy.tunnel(downstream, opened, record, hold);
+                self.proxy.drain.spawn(tunnel.relay());
+            }
+        }
     }
 
     /// `200` first; what the client then speaks decides where the routes leave it open.
-    async fn go_inside(mut self, target: Target, route: Route, mut record: Box<AccessRecord>) -> Option<Self> {
+    async fn go_inside(
+        mut self: Box<Self>,
+        target: Target,
+        route: Route,
+        mut record: Box<AccessRecord>,
+    ) -> Option<Box<Self>> {
         record.answered(200, "terminated");
-        if self.stream.write_all(ESTABLISHED).await.is_err() {
+        if !self.tell(ESTABLISHED).await {
             record.finish(Outcome::Ended(Ending::DownstreamReset));
             return None;
         }

@@ -3,12 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt;
-
 use super::{After, Connection, Switched, closing};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
-use crate::http1::{RequestHead, RequestTarget};
+use crate::http1::{BodyLength, RequestHead, RequestTarget};
 use crate::tunnel::exchange::{Downstream, ExchangeError, Exchanged, Next};
 use crate::tunnel::http::HttpPlan;
 
@@ -30,7 +28,7 @@ impl Connection {
         };
         let requested = Requested::Url { scheme: asked.scheme, target: &asked.target, path: asked.path };
         let mut record = self.record(head, requested);
-        let source = match self.admitted(head, &mut record).await {
+        let source = match self.admitted(head, &asked.target, &mut record).await {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
         };
@@ -71,31 +69,38 @@ impl Connection {
         }
     }
 
-    async fn admitted(&self, head: &RequestHead, record: &mut AccessRecord) -> Result<Arc<Source>, Failure> {
+    async fn admitted(
+        &self,
+        head: &RequestHead,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Arc<Source>, Failure> {
+        if let Some(inside) = &self.inside {
+            same_authority(target, &inside.target)?;
+        }
         let source = self.authenticate(head).await?;
         record.identity(source.identity.as_ref());
         self.refuse_loop(head)?;
         Ok(source)
     }
 
-    /// Reads what is asked for: absolute-form wins over Host; inside a tunnel the authority has to be the tunnel's.
+    /// Reads what is asked for: absolute-form wins over Host. Inside a tunnel it is still to be compared with the tunnel's target.
     fn asked<'h>(&self, head: &'h RequestHead) -> Result<Asked<'h>, Failure> {
         let bad = |detail: &str| Failure::new(ErrorType::BadRequest, detail);
         match (head.target(), &self.inside) {
             (RequestTarget::Absolute { scheme, target }, None) => {
                 Ok(Asked { target: target.clone(), scheme: *scheme, path: head.path() })
             }
-            (RequestTarget::Absolute { scheme: Scheme::Http, target }, Some(inside)) => {
-                same_authority(target, &inside.target)?;
+            (RequestTarget::Absolute { scheme: Scheme::Http, target }, Some(_)) => {
                 Ok(Asked { target: target.clone(), scheme: Scheme::Http, path: head.path() })
             }
             (RequestTarget::Origin, Some(inside)) => {
-                if let Some(host) = head.host() {
-                    let target = Target::parse_or_port(host, Scheme::Http.default_port())
-                        .map_err(|error| bad(&format!("Host: {error}")))?;
-                    same_authority(&target, &inside.target)?;
-                }
-                Ok(Asked { target: inside.target.clone(), scheme: Scheme::Http, path: head.path() })
+                let target = match head.host() {
+                    Some(host) => Target::parse_or_port(host, Scheme::Http.default_port())
+                        .map_err(|error| bad(&format!("Host: {error}")))?,
+                    None => inside.target.clone(),
+                };
+                Ok(Asked { target, scheme: Scheme::Http, path: head.path() })
             }
             (RequestTarget::Asterisk, Some(inside)) => {
                 Ok(Asked { target: inside.target.clone(), scheme: Scheme::Http, path: "*" })
@@ -164,7 +169,7 @@ impl Connection {
         }
         let mut answer = String::from("HTTP/1.1 200 OK\r\n");
         let media_type = if body.is_empty() { "" } else { "Content-Type: message/http\r\n" };
-        let keep_alive = head.persistent() && matches!(head.body(), crate::http1::BodyLength::None);
+        let keep_alive = head.persistent() && head.body() == BodyLength::None;
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };
         write!(
             answer,
@@ -174,9 +179,15 @@ impl Connection {
         )
         .expect("a String takes everything");
         record.answered(200, "direct_response");
-        let written = self.stream.write_all(answer.as_bytes()).await;
+        let written = self.tell(answer.as_bytes()).await;
         record.finish(Outcome::Complete);
-        if written.is_ok() && keep_alive { After::Next } else { After::Close }
+        if written && keep_alive {
+            return After::Next;
+        }
+        if head.body() != BodyLength::None {
+            closing::linger(&mut self.stream, &mut self.patience).await; // nobody reads that body
+        }
+        After::Close
     }
 }
 

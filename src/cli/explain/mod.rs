@@ -14,7 +14,7 @@ use self::report::{Decision, Explanation};
 use super::args::{ExplainArgs, Format};
 use super::environment::Look;
 use super::exit::Exit;
-use super::{complain, load};
+use super::{complain, load, say};
 use crate::accept::ListenerSettings;
 use crate::app::parts::Parts;
 use crate::dial::{Dialer, OwnListeners, ResolveError};
@@ -106,8 +106,8 @@ fn resolve(parts: &Parts, names: &[Name]) -> Result<Answers, String> {
 }
 
 fn print(explanation: &Explanation, output: Format) {
-    match output {
-        Format::Json => println!("{}", serde_json::to_string_pretty(explanation).expect("text and numbers only")),
-        Format::Text => print!("{}", text::render(explanation, Look::of_stdout())),
-    }
+    say(&match output {
+        Format::Json => serde_json::to_string_pretty(explanation).expect("text and numbers only") + "\n",
+        Format::Text => text::render(explanation, Look::of_stdout()),
+    });
 }

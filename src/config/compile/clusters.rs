@@ -215,6 +215,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         }
         let cluster = self.direct(declared, rule, subset, notes);
         let discovery = parent_discovery(declared, cluster.discovery.clone());
+        let tls = cluster.tls.clone().map(|tls| parent_origination(declared, tls));
         let authorization = rule.and_then(Rule::authorization).map(|(resource, reference)| {
             let value = self
                 .credentials
@@ -223,7 +224,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             Authorization { value }
         });
         Hop {
-            cluster: Arc::new(Cluster { discovery, ..cluster }),
+            cluster: Arc::new(Cluster { discovery, tls, ..cluster }),
             target,
             authorization,
             absolute_form: declared.entry.annotations.absolute_form || rule.is_some_and(Rule::is_absolute_form),
@@ -404,6 +405,14 @@ fn parent_discovery(declared: &Declared<'_, '_>, discovery: Discovery) -> Discov
     match Host::parse(declared.host.as_bytes()) {
         Ok(host) => Discovery::Dns { endpoints: vec![endpoint(host)], first_address_only: false },
         Err(_) => Discovery::Missing(format!("{} is no name of a parent proxy", declared.host).into()),
+    }
+}
+
+/// The name to send to a parent and to find in its certificate is the parent's own, not that of what the client asked for.
+fn parent_origination(declared: &Declared<'_, '_>, tls: Origination) -> Origination {
+    match (&tls.sni, Host::parse(declared.host.as_bytes())) {
+        (Sni::Asked, Ok(Host::Name(name))) => Origination { sni: Sni::Fixed(name), ..tls },
+        _ => tls,
     }
 }
 

@@ -23,6 +23,11 @@ pub(crate) fn dial(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Sends exactly this.
+pub(crate) fn send(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).unwrap();
+}
+
 /// Asks for a tunnel; gives the stream and the answer's head.
 pub(crate) fn connect(proxy: SocketAddr, target: impl std::fmt::Display) -> (TcpStream, String) {
     let mut stream = dial(proxy);

@@ -83,6 +83,11 @@ impl Egret {
         address_in(&self.listening, name).unwrap_or_else(|| panic!("no {name} in {:?}", self.listening))
     }
 
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();

@@ -1,7 +1,7 @@
 //! The output of a process, line by line, to be waited for.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::PATIENCE;
@@ -32,8 +32,13 @@ impl Lines {
         lines
     }
 
+    fn written(&self) -> MutexGuard<'_, Written> {
+        // A test that failed in waiting held the lock; the process is still to be ended, and its log shown.
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Written)) {
-        change(&mut self.shared.0.lock().unwrap());
+        change(&mut self.written());
         self.shared.1.notify_all();
     }
 
@@ -51,7 +56,7 @@ impl Lines {
     /// As [`Lines::wait_for`].
     pub(crate) fn wait_for_nth(&self, text: &str, n: usize) -> String {
         let end = Instant::now() + PATIENCE;
-        let mut written = self.shared.0.lock().unwrap();
+        let mut written = self.written();
         loop {
             if let Some(line) = written.lines.iter().filter(|line| line.contains(text)).nth(n - 1) {
                 return line.clone();
@@ -65,7 +70,7 @@ impl Lines {
     /// Everything, once the process has closed its end.
     pub(crate) fn all(&self) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
-        let mut written = self.shared.0.lock().unwrap();
+        let mut written = self.written();
         while !written.ended {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "still open; so far:\n{}", written.lines.join("\n"));
@@ -76,6 +81,6 @@ impl Lines {
 
     /// What was written so far.
     pub(crate) fn so_far(&self) -> Vec<String> {
-        self.shared.0.lock().unwrap().lines.clone()
+        self.written().lines.clone()
     }
 }

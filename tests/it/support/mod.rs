@@ -1,17 +1,23 @@
 //! What integration tests share: a running Egret, origins for it to reach, and a client that speaks plainly.
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod folder;
 pub(crate) mod lines;
+pub(crate) mod nginx;
 pub(crate) mod origin;
+pub(crate) mod peer;
+pub(crate) mod setup;
+pub(crate) mod squid;
 
 use std::time::Duration;
 
 pub(crate) use egret::{Egret, egret};
 pub(crate) use folder::Folder;
+pub(crate) use setup::Setup;
 
 /// How long a test waits for what has to come. Far above what it takes on a busy machine: only a failing test waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
