@@ -21,7 +21,6 @@ const ASKS: usize = 25;
 const SEED: u64 = 10;
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "whoever runs the test may give another seed")]
 fn explain_and_the_proxy_agree_on_a_thousand_random_flows() {
     #[allow(clippy::disallowed_methods, reason = "to repeat a failure: a knob of this test")]
     let seed = std::env::var("AGREEMENT_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
@@ -187,7 +186,10 @@ fn compare(explained: &Value, answer: &Answer, line: Option<&Value>) -> Result<(
         expect("status", &explained["status"], answer.status.into())?;
     }
     expect("cluster", &explained["cluster"], line["upstream_cluster"].clone())?;
-    expect("route", &explained["route"], line["route_name"].clone())?;
+    // The log calls the refusing route block_all, as Istio does, and knows none of flows by SNI.
+    if answer.status.is_some() && !explained["route"].is_null() {
+        expect("route", &explained["route"], line["route_name"].clone())?;
+    }
     if answer.status.is_some_and(|status| line["response_code"] != status) {
         return Err(format!("status {} logged, {:?} answered", line["response_code"], answer.status));
     }
