@@ -1,5 +1,6 @@
 //! CONNECT: a tunnel of copied bytes, or one that we serve from the inside.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,7 +129,7 @@ impl Connection {
         }
         self.requests = 0;
         match (&route.tunnel, self.first_bytes().await) {
-            (_, Sniffed::Http1) => {}
+            (_, Some(Sniffed::Http1)) => {}
             (TunnelKind::Detect(_), _) => {
                 match self.proxy.open(self.opening(&route, &target), &mut record).await {
                     Ok(opened) => self.tunnel(opened, record),
@@ -136,7 +137,11 @@ impl Connection {
                 }
                 return None;
             }
-            (_, _) => {
+            (_, None) => {
+                record.finish(Outcome::Complete);
+                return None;
+            }
+            (_, Some(_)) => {
                 // Terminated, and no HTTP inside: there is nobody to send a status to any more.
                 let failure = Failure::new(crate::flow::ErrorType::BadRequest, "the tunnel does not carry HTTP");
                 record.finish(Outcome::failed(failure.error, failure.log));
@@ -147,14 +152,17 @@ impl Connection {
         Some(self)
     }
 
-    async fn first_bytes(&mut self) -> Sniffed {
+    /// What the client speaks; `None` if it left without a word.
+    async fn first_bytes(&mut self) -> Option<Sniffed> {
         loop {
             match sniff(&self.buf) {
                 Sniffed::More => {}
-                sniffed => return sniffed,
+                sniffed => return Some(sniffed),
             }
             match read_more(&mut self.stream, &mut self.buf, &mut self.patience, SNIFF_TIME).await {
-                Ok(0) | Err(_) => return Sniffed::Other,
+                Ok(0) if self.buf.is_empty() => return None,
+                Err(error) if self.buf.is_empty() && error.kind() != ErrorKind::TimedOut => return None,
+                Ok(0) | Err(_) => return Some(Sniffed::Other),
                 Ok(_) => {}
             }
         }
