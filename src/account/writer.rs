@@ -493,7 +493,7 @@ mod tests {
         }
         assert!(started.elapsed() < LIMIT);
         let dropped = metrics::access_log_lines_dropped_so_far() - dropped;
-        assert!(dropped > 4 * 1024, "{dropped}");
+        assert!(dropped >= 4 * 1024, "{dropped}");
         assert!(!writer.close(Duration::from_millis(50)), "the thread cannot have written what nobody read");
         let reading = thread::spawn(move || {
             let mut text = Vec::new();

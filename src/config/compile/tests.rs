@@ -653,7 +653,9 @@ fn many_service_entries_load_in_seconds_and_are_found_at_once() {
     let elapsed = started.elapsed();
     eprintln!("{count} loaded in {elapsed:?}");
     assert_eq!(configuration.diagnostics.errors(), 0);
-    assert!(elapsed < std::time::Duration::from_secs(5), "{elapsed:?}");
+    // The aim is that of an optimised build; the other bound only tells linear from quadratic, on a busy machine too.
+    let aim = std::time::Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 5 });
+    assert!(elapsed < aim, "{elapsed:?}");
     let snapshot = configuration.snapshot;
     let started = std::time::Instant::now();
     let mut found = 0;
