@@ -30,11 +30,7 @@ pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
         (format!("egret: {} ({})\n", printable(&failure.detail), row.reason), "text/plain; charset=utf-8")
     };
     let mut head = String::with_capacity(512);
-    let phrase = match failure.hop_status {
-        Some(status) => format!("{} ({status})", row.phrase),
-        None => row.phrase.to_owned(),
-    };
-    write!(head, "HTTP/1.1 {} {phrase}\r\n", row.status).expect("a String takes everything");
+    write!(head, "HTTP/1.1 {} {}\r\n", row.status, phrase(failure)).expect("a String takes everything");
     write!(head, "Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len())
         .expect("a String takes everything");
     write!(head, "Proxy-Status: {}\r\n", proxy_status(failure, answering)).expect("a String takes everything");
@@ -55,6 +51,21 @@ pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
     }
     bytes
 }
+
+/// The cause in a few words: all that wget, Go and corkscrew show their users. What is wrong with a request is its own phrase.
+fn phrase(failure: &Failure) -> String {
+    let phrase = failure.error.row().phrase;
+    match (failure.hop_status, failure.error) {
+        (Some(status), _) => format!("{phrase} ({status})"),
+        (None, ErrorType::BadRequest) => {
+            let ascii = failure.detail.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
+            format!("{phrase}: {}", ascii.take(PHRASE_CHARS_MAX).collect::<String>())
+        }
+        (None, _) => phrase.to_owned(),
+    }
+}
+
+const PHRASE_CHARS_MAX: usize = 120; // a line of a terminal, and far below any client's bound on a status line
 
 /// One member of `Proxy-Status`: our name, the error type, its parameters (RFC 9209 §2.1).
 fn proxy_status(failure: &Failure, answering: &Answering<'_>) -> String {
@@ -145,6 +156,14 @@ mod tests {
         ));
         assert!(text.contains("\r\nConnection: close\r\n"));
         assert!(text.ends_with("\r\n\r\negret: no rule allows api.example.com:8443 (not_found)\n"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_request_stands_in_its_phrase() {
+        let text = answer(&Failure::new(ErrorType::BadRequest, "the port is missing"), false);
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request: the port is missing\r\n"), "{text}");
+        let text = answer(&Failure::new(ErrorType::BadRequest, format!("é\r\n{}", "x".repeat(300))), false);
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request: ???x") && text.find("\r\n").is_some_and(|end| end < 160));
     }
 
     #[test]
