@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use super::code::{Code, Severity};
+use super::read::{Asked, Form};
 use super::source::{Source, Span, floor_char_boundary};
 use super::yaml::{Node, quote};
 
@@ -43,6 +44,8 @@ struct Snippet {
 #[derive(Debug, Default)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
+    /// What readers ask for, where somebody wants to know: see [`super::settings::schema`].
+    asked: Option<Box<Asked>>,
 }
 
 /// Where reading code reports to: one document of one source, on behalf of one resource.
@@ -76,6 +79,13 @@ impl<'a> Context<'a> {
             diagnostic.snippet = None;
         }
         diagnostic
+    }
+
+    /// Notes that a reader would take `form` for the node at `span`, if somebody wants to know.
+    pub fn asks(&mut self, span: Span, form: impl FnOnce() -> Form) {
+        if let Some(asked) = &mut self.diagnostics.asked {
+            asked.note(span, form());
+        }
     }
 
     /// Adds a diagnostic about a value, with the value as written in `found`.
@@ -194,6 +204,16 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
+    /// Collects what readers ask for, too.
+    pub fn asking() -> Self {
+        Self { asked: Some(Box::default()), ..Self::default() }
+    }
+
+    /// What readers asked for; nothing unless made by [`Self::asking`].
+    pub fn asked(&self) -> Asked {
+        self.asked.as_deref().cloned().unwrap_or_default()
+    }
+
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) -> &mut Diagnostic {
         self.list.push(diagnostic);

@@ -13,6 +13,7 @@
 //!
 //! `None` means absent or wrong; what was wrong has been reported. `null` counts as absent, as in protobuf's JSON.
 
+mod asked;
 mod duration;
 mod suggest;
 
@@ -24,6 +25,7 @@ use super::diagnostic::{Code, Context};
 use super::source::{Span, Spanned};
 use super::yaml::{Key, Node, Value, boolean, is_number};
 
+pub use asked::{Asked, Form};
 pub use duration::parse_duration;
 pub use suggest::nearest;
 
@@ -34,13 +36,15 @@ pub struct Fields<'n> {
     entries: &'n [(Key, Node)],
     read: Vec<bool>,
     known: Vec<&'static str>,
+    required: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
     /// The fields of `node`; reports what is not a map.
     pub fn of(node: &'n Node, cx: &mut Context<'_>) -> Option<Self> {
-        let entries = node.entries(cx)?;
-        Some(Self { span: node.span, entries, read: vec![false; entries.len()], known: Vec::with_capacity(16) })
+        let entries = node.map_entries(cx)?;
+        let known = Vec::with_capacity(16);
+        Some(Self { span: node.span, entries, read: vec![false; entries.len()], known, required: Vec::new() })
     }
 
     /// The node of a field; `None` if absent or `null`.
@@ -51,6 +55,7 @@ impl<'n> Fields<'n> {
     /// The node of a field that has to be there; reports its absence at the map.
     pub fn required(&mut self, name: &'static str, cx: &mut Context<'_>) -> Option<&'n Node> {
         let node = self.get(name);
+        self.required.push(name);
         if node.is_none() {
             cx.report(Code::MissingField, self.span, format!("`{name}` is missing"));
         }
@@ -123,6 +128,7 @@ impl<'n> Fields<'n> {
 
     /// Reports every field that nobody asked for.
     pub fn finish(self, cx: &mut Context<'_>) {
+        cx.asks(self.span, || Form::Fields { known: self.known.clone(), required: self.required.clone() });
         for ((key, _), _) in self.entries.iter().zip(&self.read).filter(|(_, read)| !**read) {
             let report = cx.report(Code::UnknownField, key.span, "no field of this name is known here");
             report.found(&*key.text);
@@ -144,6 +150,17 @@ impl<'n> Fields<'n> {
 impl Node {
     /// Text. Numbers and booleans without quotes are not text: `"443"` is.
     pub fn text(&self, cx: &mut Context<'_>) -> Option<Spanned<&str>> {
+        cx.asks(self.span, || Form::Text);
+        self.unquoted(cx)
+    }
+
+    /// True for this very word, which means something else than text would.
+    pub fn is_word(&self, word: &'static str, cx: &mut Context<'_>) -> bool {
+        cx.asks(self.span, || Form::Word(word));
+        self.scalar() == Some(word)
+    }
+
+    fn unquoted(&self, cx: &mut Context<'_>) -> Option<Spanned<&str>> {
         match &self.value {
             Value::Scalar { text, plain } if !plain || !(is_number(text) || boolean(text).is_some()) => {
                 Some(Spanned { value: text, span: self.span })
@@ -179,6 +196,7 @@ impl Node {
 
     /// The items of a list.
     pub fn items(&self, cx: &mut Context<'_>) -> Option<&[Node]> {
+        cx.asks(self.span, || Form::List);
         match &self.value {
             Value::List(items) => Some(items),
             _ => {
@@ -190,6 +208,11 @@ impl Node {
 
     /// The entries of a map whose keys are not fields, such as labels.
     pub fn entries(&self, cx: &mut Context<'_>) -> Option<&[(Key, Node)]> {
+        cx.asks(self.span, || Form::Map);
+        self.map_entries(cx)
+    }
+
+    fn map_entries(&self, cx: &mut Context<'_>) -> Option<&[(Key, Node)]> {
         match &self.value {
             Value::Map(entries) => Some(entries),
             _ => {
@@ -201,6 +224,7 @@ impl Node {
 
     /// `true` or `false`, without quotes.
     pub fn boolean(&self, cx: &mut Context<'_>) -> Option<bool> {
+        cx.asks(self.span, || Form::Boolean);
         let value = match &self.value {
             Value::Scalar { text, plain: true } => boolean(text),
             _ => None,
@@ -217,6 +241,7 @@ impl Node {
 
     /// A whole number, decimal or with `0x` or `0o`. A leading zero is refused: YAML 1.1 reads it as octal, YAML 1.2 does not.
     pub fn whole(&self, bounds: RangeInclusive<u64>, cx: &mut Context<'_>) -> Option<u64> {
+        cx.asks(self.span, || Form::Whole { least: *bounds.start(), most: *bounds.end() });
         let Value::Scalar { text, plain: true } = &self.value else {
             let quoted = self.scalar().is_some_and(is_number);
             let report = self.wrong_type("a whole number", cx);
@@ -270,6 +295,7 @@ impl Node {
 
     /// A number that need not be whole, such as a percentage.
     pub fn decimal(&self, bounds: RangeInclusive<f64>, cx: &mut Context<'_>) -> Option<f64> {
+        cx.asks(self.span, || Form::Decimal { least: *bounds.start(), most: *bounds.end() });
         let number = match &self.value {
             Value::Scalar { text, plain: true } if is_number(text) => text.parse::<f64>().ok(),
             _ => None,
@@ -286,6 +312,7 @@ impl Node {
 
     /// A duration in Istio's (Go's) spelling: `10s`, `1h30m`, `250ms`, `0.5s`; a bare 0 is none at all.
     pub fn duration(&self, bounds: RangeInclusive<Duration>, cx: &mut Context<'_>) -> Option<Duration> {
+        cx.asks(self.span, || Form::Duration);
         let Some(text) = self.scalar() else {
             self.wrong_type("a duration such as 10s", cx);
             return None;
@@ -303,7 +330,8 @@ impl Node {
 
     /// One of a few names, spelled exactly so.
     pub fn one_of<T: Copy>(&self, names: &[(&'static str, T)], cx: &mut Context<'_>) -> Option<T> {
-        let text = self.text(cx)?;
+        cx.asks(self.span, || Form::Names(names.iter().map(|(name, _)| *name).collect()));
+        let text = self.unquoted(cx)?;
         let found = names.iter().find(|(name, _)| *name == text.value).map(|(_, value)| *value);
         if found.is_none() {
             let message = format!("{} is none of the values known here", cx.quote(&text));

@@ -10,6 +10,7 @@ mod listeners;
 mod mesh;
 mod open_proxy;
 mod reader;
+mod schema;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,7 @@ pub use access_log::AccessLog;
 pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
 pub use mesh::{EgressProxy, Mesh, OutboundMode};
+pub use schema::schema;
 
 /// All settings, with defaults where the file says nothing.
 #[derive(Clone, Debug)]

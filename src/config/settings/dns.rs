@@ -109,7 +109,7 @@ pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) 
 
 /// A list of at least one server, or the word `system` where that has a meaning.
 fn read_servers(node: &Node, or_system: bool, cx: &mut Context<'_>) -> Vec<SocketAddr> {
-    if or_system && node.scalar() == Some("system") {
+    if or_system && node.is_word("system", cx) {
         return Vec::new();
     }
     let expected = if or_system { "`system`, or a list such as [10.0.0.53]" } else { "a list such as [10.0.0.53]" };

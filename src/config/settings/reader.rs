@@ -210,7 +210,7 @@ fn pseudonym(text: &str) -> Result<Box<str>, &'static str> {
 
 /// `off`, or `{ address }` where that may be `off` too.
 fn read_admin(node: &Node, cx: &mut Context<'_>) -> Admin {
-    if node.scalar() == Some("off") {
+    if node.is_word("off", cx) {
         return Admin::Off;
     }
     let Some(mut fields) = Fields::of(node, cx) else { return Admin::default() };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::config::diagnostic::{Code, Context};
+use crate::config::read::Form;
 use crate::config::source::Spanned;
 use crate::config::yaml::Node;
 
@@ -48,6 +49,7 @@ pub(super) fn path(node: &Node, folder: &Path, cx: &mut Context<'_>) -> Option<S
 
 /// `32KiB`, `1MiB`, or a number of bytes.
 pub(super) fn size(node: &Node, bounds: RangeInclusive<usize>, cx: &mut Context<'_>) -> Option<usize> {
+    cx.asks(node.span, || Form::Size);
     let Some(bytes) = node.scalar().and_then(parse_size) else {
         let message = format!("{} is not a size", cx.quote(node.scalar().unwrap_or_default()));
         match node.scalar() {
