@@ -19,11 +19,17 @@ has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 
 # Peers that the tests talk to, as command:package. Each is started by its test on a port of its own; no service is needed.
 peers="cc:gcc curl:curl git:git wget:wget openssl:openssl python3:python3 node:nodejs nginx:nginx-light squid:squid-openssl htpasswd:apache2-utils"
+# The same for what has no command of its own, as file:package; Python's modules are Debian's, for /usr/bin/python3.
+modules=/usr/lib/python3/dist-packages
+files="$modules/jsonschema:python3-jsonschema $modules/yaml:python3-yaml"
 
 install_missing_packages() {
-    local missing="" peer
+    local missing="" peer file
     for peer in $peers; do
         has "${peer%%:*}" || missing+=" ${peer#*:}"
+    done
+    for file in $files; do
+        [ -e "${file%%:*}" ] || missing+=" ${file#*:}"
     done
     # squid without OpenSSL cannot be a parent behind TLS; squid-openssl takes its place.
     if has squid && ! squid_speaks_tls; then missing+=" squid-openssl"; fi
@@ -84,7 +90,7 @@ run_tests() {
 run_audit() {
     cargo deny --version >/dev/null 2>&1 || { step "install: cargo-deny"; cargo install -q --locked cargo-deny; }
     step "licences, bans, sources"
-    cargo deny --locked check bans licenses sources
+    cargo deny --locked --workspace check bans licenses sources # advisories come from the network: not asked for here
 }
 
 install_missing_packages

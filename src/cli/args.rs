@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+
+use crate::config::read::parse_duration;
 
 /// An egress proxy and egress gateway driven by Istio's own resources.
 #[derive(Debug, Parser)]
@@ -33,6 +36,16 @@ pub enum Command {
     Check(CheckArgs),
     /// Say how a flow would be handled, stage by stage, and which rule decides
     Explain(ExplainArgs),
+    /// Ask a running proxy whether it takes new work: exit 0 if so, 1 if not (for HEALTHCHECK of a container)
+    Healthcheck(HealthcheckArgs),
+    /// Print the JSON Schema of the settings file, for editors
+    Schema,
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
+    /// Print the version
+    Version(VersionArgs),
 }
 
 /// Where the configuration is.
@@ -53,13 +66,13 @@ pub struct RunArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Address of the first forward listener, in place of the one in the settings
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", env = "EGRET_LISTEN")]
     pub listen: Option<SocketAddr>,
     /// Address of the admin port, or `off`
     #[arg(long, value_name = "ADDR|off", env = "EGRET_ADMIN")]
     pub admin: Option<String>,
     /// Let flows reach these addresses although they are special (loopback, private …); may be repeated
-    #[arg(long, value_name = "CIDR", value_parser = parse_net)]
+    #[arg(long, value_name = "CIDR", value_parser = parse_net, env = "EGRET_ALLOW_ADDRESS", value_delimiter = ',')]
     pub allow_address: Vec<IpNet>,
     /// Application log on stderr: error, warn, info, debug or trace; RUST_LOG wins
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "EGRET_LOG_LEVEL")]
@@ -83,10 +96,10 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Exit with 1 if there are warnings
-    #[arg(long)]
+    #[arg(long, env = "EGRET_STRICT")]
     pub strict: bool,
     /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t, env = "EGRET_OUTPUT")]
     pub output: Format,
     /// Print what a diagnostic code means, and nothing else
     #[arg(long, value_name = "CODE")]
@@ -124,8 +137,62 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub resolve: bool,
     /// How to print the result
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t, env = "EGRET_OUTPUT")]
     pub output: Format,
+}
+
+/// Options of `egret healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Which proxy is meant.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// How long to wait for its answer
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait, default_value = "2s", env = "EGRET_TIMEOUT")]
+    pub timeout: Duration,
+}
+
+/// Where a running proxy's admin port is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AdminArgs {
+    /// Address of the admin port, or unix:/path; default: what the settings say
+    #[arg(long, value_name = "ADDR", env = "EGRET_ADMIN")]
+    pub admin: Option<String>,
+    /// Settings file of that proxy
+    #[arg(short, long, value_name = "EGRET.YAML", env = "EGRET_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Options of `egret completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `egret man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write egret.1 and a page for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Options of `egret version`.
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A wait of at least a millisecond, at most an hour.
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
+    parse_duration(text)
+        .filter(|wait| bounds.contains(wait))
+        .ok_or_else(|| format!("{text:?} is not a duration from 1ms to 1h, such as 2s"))
 }
 
 /// A network, or a single address.

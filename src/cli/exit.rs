@@ -8,7 +8,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done; `run` stopped in order, `explain` says allowed.
     Ok = 0,
-    /// `check --strict` found warnings; `run` was ended by a second signal.
+    /// `check --strict` found warnings; `run` was ended by a second signal; `healthcheck` got no yes.
     Failed = 1,
     /// `explain` says refused.
     Refused = 3,
@@ -22,6 +22,8 @@ pub enum Exit {
     Unavailable = 69,
     /// EX_SOFTWARE: a bug of ours, or a kernel that refuses the ordinary.
     Software = 70,
+    /// EX_CANTCREAT: an output file cannot be written.
+    CannotCreate = 73,
     /// EX_NOPERM: not permitted to bind.
     Permission = 77,
     /// EX_CONFIG: the configuration has errors.

@@ -2,13 +2,17 @@
 
 pub mod args;
 
+mod ask;
 mod check;
 mod environment;
 mod exit;
 mod explain;
+mod healthcheck;
 mod load;
 mod log;
+mod pages;
 mod run;
+mod version;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -35,6 +39,14 @@ fn execute(args: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Explain(args)) => explain::explain(&args),
+        Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args),
+        Some(Command::Schema) => {
+            say(&(crate::config::settings::schema() + "\n"));
+            Exit::Ok
+        }
+        Some(Command::Completions(args)) => pages::completions(&args),
+        Some(Command::Man(args)) => pages::man(&args),
+        Some(Command::Version(args)) => version::version(&args),
     }
 }
 

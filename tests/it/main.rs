@@ -5,6 +5,7 @@ mod agreement;
 mod attacks;
 mod cli;
 mod clients;
+mod commands;
 mod descriptors;
 mod dns_storm;
 mod drain;

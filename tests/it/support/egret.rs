@@ -15,7 +15,12 @@ use super::{PATIENCE, client, eventually};
 pub(crate) fn command<S: AsRef<OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
     command.args(args);
-    for name in ["EGRET_CONFIG", "EGRET_ADMIN", "EGRET_LOG_LEVEL", "RUST_LOG", "CLICOLOR_FORCE", "LC_ALL", "LC_CTYPE"] {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("EGRET_") {
+            command.env_remove(name);
+        }
+    }
+    for name in ["RUST_LOG", "CLICOLOR_FORCE", "LC_ALL", "LC_CTYPE"] {
         command.env_remove(name);
     }
     command.env("LANG", "C.UTF-8").stdin(Stdio::null());
