@@ -85,13 +85,14 @@ impl Live {
 
 const RUNNING: u8 = 0;
 
-const ENDINGS: [Ending; 6] = [
+const ENDINGS: [Ending; 7] = [
     Ending::DownstreamReset,
     Ending::UpstreamReset,
     Ending::IdleTimeout,
     Ending::LifetimeExceeded,
     Ending::Drained,
     Ending::Revoked,
+    Ending::Killed,
 ];
 
 /// One more than the position in [`ENDINGS`].
@@ -103,6 +104,7 @@ const fn code(why: Ending) -> u8 {
         Ending::LifetimeExceeded => 4,
         Ending::Drained => 5,
         Ending::Revoked => 6,
+        Ending::Killed => 7,
     }
 }
 
@@ -207,6 +209,12 @@ impl Tunnels {
         drop(clients);
         metrics::tunnel_closed();
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Asks the tunnel with this id to end; false if none that is open has it.
+    pub fn end(&self, id: u64, why: Ending) -> bool {
+        let live = self.shard(id).iter().find(|live| live.id == id).cloned();
+        live.inspect(|live| live.end(why)).is_some()
     }
 
     /// How many are open.
@@ -357,6 +365,18 @@ mod tests {
             live.end(if why == Ending::Drained { Ending::Revoked } else { Ending::Drained });
             assert_eq!(poll_fn(|cx| live.poll_end(cx)).await, why);
         }
+    }
+
+    #[test]
+    fn one_of_many_is_ended_by_its_id() {
+        let tunnels = Arc::new(Tunnels::default());
+        let guards: Vec<_> = (0..40).map(|_| open(&tunnels, [192, 0, 2, 1], 40, 40).unwrap()).collect();
+        let id = guards[17].id;
+        assert!(tunnels.end(id, Ending::Killed));
+        let ended: Vec<_> = guards.iter().filter(|guard| guard.ending().is_some()).map(|guard| guard.id).collect();
+        assert_eq!(ended, [id]);
+        drop(guards);
+        assert!(!tunnels.end(id, Ending::Killed));
     }
 
     #[test]

@@ -325,13 +325,14 @@ const KINDS: usize = KIND_NAMES.len();
 /// In the order of [`Asked`].
 const KIND_NAMES: [&str; 4] = ["unreadable", "connect", "http", "sni"];
 
-const ENDINGS: [Ending; 6] = [
+const ENDINGS: [Ending; 7] = [
     Ending::DownstreamReset,
     Ending::UpstreamReset,
     Ending::IdleTimeout,
     Ending::LifetimeExceeded,
     Ending::Drained,
     Ending::Revoked,
+    Ending::Killed,
 ];
 
 /// Complete, abandoned, each ending, each failure.

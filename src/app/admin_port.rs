@@ -1,27 +1,27 @@
 //! The admin port of one generation after another; bound anew only where its address changes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::listeners::BindError;
 use crate::accept::socket;
-use crate::admin::{self, AdminState};
-use crate::drain::Drain;
+use crate::admin::address::UnixSocket;
+use crate::admin::{self, Address, Command, Port, Socket, Token};
+use crate::tunnel::Proxy;
 
 /// The admin port, or none.
 #[derive(Debug)]
 pub(super) struct AdminPort {
-    state: Arc<AdminState>,
+    port: Arc<Port>,
     bound: Option<Bound>,
 }
 
 #[derive(Debug)]
 struct Bound {
-    configured: SocketAddr,
-    address: SocketAddr,
+    configured: Address,
+    address: Address,
     stop: CancellationToken,
 }
 
@@ -30,44 +30,47 @@ struct Bound {
 pub(super) enum AdminPlan {
     Keep,
     Close,
-    Open { configured: SocketAddr, address: SocketAddr, socket: TcpListener },
+    Open { configured: Address, address: Address, socket: Socket },
 }
 
 impl AdminPort {
-    /// None yet; what it will tell is not ready.
-    pub(super) fn new(drain: Drain) -> Self {
+    /// None yet; what it will tell is not ready. What its clients ask of the process goes to `commands`.
+    pub(super) fn new(proxy: Arc<Proxy>, commands: mpsc::Sender<Command>) -> Self {
         // Clients call it by its address or as localhost: the settings know no other name of it.
-        Self { state: Arc::new(AdminState::new(drain, Vec::new())), bound: None }
+        Self { port: Arc::new(Port::new(proxy, commands, Vec::new())), bound: None }
     }
 
     /// `/readyz` says yes from now on.
     pub(super) fn ready(&self) {
-        self.state.set_ready(true);
+        self.port.set_ready(true);
     }
 
     /// Binds `wanted` where that is another address than the one that is bound.
     ///
     /// # Errors
     /// If it cannot be bound.
-    pub(super) fn plan(&self, wanted: Option<SocketAddr>) -> Result<AdminPlan, BindError> {
+    pub(super) fn plan(&self, wanted: Option<&Address>) -> Result<AdminPlan, BindError> {
         match (wanted, &self.bound) {
             (None, _) => Ok(AdminPlan::Close),
-            (Some(wanted), Some(bound)) if bound.configured == wanted => Ok(AdminPlan::Keep),
-            (Some(configured), _) => socket::bind(configured)
-                .and_then(|socket| Ok(AdminPlan::Open { configured, address: socket.local_addr()?, socket }))
+            (Some(wanted), Some(bound)) if bound.configured == *wanted => Ok(AdminPlan::Keep),
+            (Some(configured), _) => bind(configured)
+                .and_then(|socket| {
+                    Ok(AdminPlan::Open { configured: configured.clone(), address: socket.address()?, socket })
+                })
                 .map_err(|source| BindError { what: "admin".to_owned(), address: configured.to_string(), source }),
         }
     }
 
-    /// Carries out a plan.
-    pub(super) fn apply(&mut self, plan: AdminPlan) {
+    /// Carries out a plan, and takes the token.
+    pub(super) fn apply(&mut self, plan: AdminPlan, token: Option<Token>) {
+        self.port.set_token(token);
         match plan {
             AdminPlan::Keep => {}
             AdminPlan::Close => self.close(),
             AdminPlan::Open { configured, address, socket } => {
                 self.close();
                 let stop = CancellationToken::new();
-                tokio::spawn(admin::serve(socket, self.state.clone(), stop.clone()));
+                tokio::spawn(admin::serve(socket, self.port.clone(), stop.clone()));
                 self.bound = Some(Bound { configured, address, stop });
             }
         }
@@ -81,7 +84,14 @@ impl AdminPort {
     }
 
     /// Where it is bound.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.bound.as_ref().map(|bound| bound.address)
+    pub(super) fn address(&self) -> Option<Address> {
+        self.bound.as_ref().map(|bound| bound.address.clone())
+    }
+}
+
+fn bind(address: &Address) -> std::io::Result<Socket> {
+    match address {
+        Address::Tcp(address) => socket::bind(*address).map(Socket::Tcp),
+        Address::Unix(path) => UnixSocket::bind(path).map(Socket::Unix),
     }
 }

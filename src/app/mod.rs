@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
@@ -30,6 +31,7 @@ use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
 use crate::account::{Account, AccountError, Tunnels, metrics};
+use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::{Diagnostics, Severity};
 use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
@@ -114,7 +116,7 @@ pub struct Addresses {
     /// Name and address of each listener.
     pub listeners: Vec<(String, SocketAddr)>,
     /// The admin port, if there is one.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<admin::Address>,
 }
 
 impl std::fmt::Display for Addresses {
@@ -131,6 +133,7 @@ struct App {
     proxy: Arc<Proxy>,
     listeners: Listeners,
     admin: AdminPort,
+    commands: Commands,
     watch: Watch,
     /// What of the running configuration is asked for later.
     running: Running,
@@ -157,9 +160,6 @@ impl App {
         report(&parts.warnings);
         let mut listeners = Listeners::default();
         let plan = listeners.plan(parts.listeners)?;
-        let drain = Drain::default();
-        let mut admin = AdminPort::new(drain.clone());
-        let admin_plan = admin.plan(parts.admin)?;
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::new(parts.snapshot),
             limits: ArcSwap::from_pointee(parts.limits),
@@ -167,8 +167,11 @@ impl App {
             account,
             tunnels: Arc::new(Tunnels::default()),
             dialer: Dialer::new(parts.dial).map_err(StartError::Dial)?,
-            drain,
+            drain: Drain::default(),
         });
+        let (tell, commands) = admin::command::channel();
+        let mut admin = AdminPort::new(proxy.clone(), tell);
+        let admin_plan = admin.plan(parts.admin.as_ref())?;
         let running = Running {
             threads: parts.threads,
             drain: parts.drain,
@@ -177,7 +180,7 @@ impl App {
         };
         let mut watch = Watch::new();
         watch.set_files(&running.files);
-        admin.apply(admin_plan);
+        admin.apply(admin_plan, parts.admin_token);
         listeners.apply(plan, &proxy);
         admin.ready();
         metrics::config_loaded(proxy.snapshot.load().generation());
@@ -186,6 +189,7 @@ impl App {
             proxy,
             listeners,
             admin,
+            commands,
             watch,
             running,
             announce,
@@ -200,7 +204,7 @@ impl App {
         let deadline = loop {
             tokio::select! {
                 wish = signals.next() => match wish {
-                    Wish::Reload => self.reload("SIGHUP").await,
+                    Wish::Reload => drop(self.reload("SIGHUP").await),
                     Wish::ReopenLogs => self.proxy.account.reopen(),
                     Wish::Stop => break Some(self.running.drain),
                     Wish::StopWhenIdle => break None,
@@ -210,13 +214,20 @@ impl App {
                         self.reload("a file changed").await;
                     }
                 }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Reload(answer) => drop(answer.send(self.reload("POST /reload").await)),
+                    Command::Drain(answer) => {
+                        let _ = answer.send(self.running.drain.as_secs_f64());
+                        break Some(self.running.drain);
+                    }
+                },
             }
         };
         self.stop(deadline, signals).await
     }
 
     /// Compiles the configuration anew, off the workers, and puts it in force; if anything is wrong with it, the old one stays.
-    async fn reload(&mut self, why: &str) {
+    async fn reload(&mut self, why: &str) -> Reloaded {
         let started = Instant::now();
         let source = self.source.clone();
         let before = self.fingerprint().await;
@@ -224,7 +235,7 @@ impl App {
             Ok(loaded) => loaded,
             Err(panic) => {
                 tracing::error!(why, %panic, "not reloaded, the old configuration stays: a bug of ours");
-                return;
+                return rejected(&["a bug of ours, the log says more".to_owned()]);
             }
         };
         // Taken before the files were read, so that a change in between counts as one; and whatever comes of the reload: the same
@@ -236,16 +247,21 @@ impl App {
                     metrics::config_loaded(generation);
                     let took = started.elapsed().as_millis();
                     tracing::info!(why, generation, revoked, took_ms = took, "reloaded");
+                    let report = json!({ "ok": true, "generation": generation, "revoked": revoked, "took_ms": took });
+                    Reloaded { ok: true, report }
                 }
                 Err(error) => {
                     metrics::config_rejected();
                     tracing::error!(why, error = chain(&error), "not reloaded, the old configuration stays");
+                    rejected(&[chain(&error)])
                 }
             },
             Err(diagnostics) => {
                 metrics::config_rejected();
                 report(&diagnostics);
                 tracing::error!(why, errors = diagnostics.errors(), "not reloaded, the old configuration stays");
+                let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity() == Severity::Error);
+                rejected(&errors.map(ToString::to_string).collect::<Vec<_>>())
             }
         }
     }
@@ -254,7 +270,7 @@ impl App {
     async fn apply(&mut self, parts: Parts) -> Result<(u64, usize), StartError> {
         report(&parts.warnings);
         let plan = self.listeners.plan(parts.listeners)?;
-        let admin_plan = self.admin.plan(parts.admin)?;
+        let admin_plan = self.admin.plan(parts.admin.as_ref())?;
         self.proxy.account.set(&parts.account)?;
         self.proxy.dialer.set_settings(parts.dial).map_err(StartError::Dial)?;
         if parts.threads != self.running.threads {
@@ -264,7 +280,7 @@ impl App {
         self.proxy.snapshot.store(parts.snapshot.clone());
         self.proxy.limits.store(Arc::new(parts.limits));
         self.proxy.via.store(Arc::new(parts.via));
-        self.admin.apply(admin_plan);
+        self.admin.apply(admin_plan, parts.admin_token);
         self.listeners.apply(plan, &self.proxy);
         self.tell_addresses();
         self.watch.set_files(&parts.files);
@@ -297,7 +313,8 @@ impl App {
             return;
         }
         let proxies = addresses.listeners.iter().map(|(_, address)| *address).collect();
-        self.proxy.dialer.set_own(OwnListeners { proxies, admin: addresses.admin });
+        let admin = addresses.admin.as_ref().and_then(admin::Address::tcp);
+        self.proxy.dialer.set_own(OwnListeners { proxies, admin });
         (self.announce)(&addresses);
         self.announced = addresses;
     }
@@ -324,6 +341,11 @@ impl App {
         self.admin.close();
         end
     }
+}
+
+/// A reload that changed nothing, and all that is wrong.
+fn rejected(errors: &[String]) -> Reloaded {
+    Reloaded { ok: false, report: json!({ "ok": false, "errors": errors }) }
 }
 
 /// Waits for a signal that ends the drain; the others have no meaning any more.

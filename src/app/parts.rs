@@ -11,6 +11,7 @@ use super::watch::fingerprint;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
 use crate::account::{AccountSettings, Format, LogTarget};
+use crate::admin::{Address, Token};
 use crate::config::compile::allow::Expansion;
 use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
@@ -36,7 +37,9 @@ pub struct Parts {
     /// What to listen on.
     pub listeners: Vec<Wanted>,
     /// The admin port, if there is to be one.
-    pub admin: Option<std::net::SocketAddr>,
+    pub admin: Option<Address>,
+    /// The secret of its clients that may change something.
+    pub admin_token: Option<Token>,
     /// The rules.
     pub snapshot: Arc<Snapshot>,
     /// The bounds.
@@ -77,6 +80,7 @@ impl ConfigurationSource {
             Configuration::load(&self.sources, generation);
         let via = self.via(&settings.via);
         let listeners = settings.listeners.iter().map(|of| listener(of, &settings, &mut diagnostics)).collect();
+        let admin_token = admin_token(&settings, &mut diagnostics);
         let account = account(&settings.mesh.access_log, &settings, &mut diagnostics);
         diagnostics.sort();
         if diagnostics.errors() > 0 {
@@ -87,8 +91,10 @@ impl ConfigurationSource {
             listeners,
             admin: match settings.admin {
                 Admin::Off => None,
-                Admin::Address(address) => Some(address),
+                Admin::Address(address) => Some(Address::Tcp(address)),
+                Admin::Unix(ref path) => Some(Address::Unix(path.clone())),
             },
+            admin_token,
             snapshot: Arc::new(snapshot),
             limits: settings.limits.clone(),
             dial: dial(&settings, &via),
@@ -144,6 +150,19 @@ fn credentials(basic: &settings::Basic, settings: &Settings, diagnostics: &mut D
         Err(error) => (Code::InputUnreadable, error.to_string()),
     };
     settings.report(code, basic.htpasswd.span, format!("{}: {problem}", path.display()), diagnostics);
+    None
+}
+
+/// The token of the admin port; what is wrong with its file is reported at the place that names it. Without a token nothing can be
+/// changed.
+fn admin_token(settings: &Settings, diagnostics: &mut Diagnostics) -> Option<Token> {
+    let file = settings.admin_token.as_ref()?;
+    let (code, problem) = match std::fs::read(&file.value).map(|content| Token::parse(&content)) {
+        Ok(Ok(token)) => return Some(token),
+        Ok(Err(problem)) => (Code::BadValue, problem.to_owned()),
+        Err(error) => (Code::InputUnreadable, error.to_string()),
+    };
+    settings.report(code, file.span, format!("{}: {problem}", file.value.display()), diagnostics);
     None
 }
 

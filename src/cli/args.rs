@@ -68,8 +68,8 @@ pub struct RunArgs {
     /// Address of the first forward listener, in place of the one in the settings
     #[arg(long, value_name = "ADDR", env = "EGRET_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// Address of the admin port, or `off`
-    #[arg(long, value_name = "ADDR|off", env = "EGRET_ADMIN")]
+    /// Address of the admin port, `unix:PATH` for a socket of our own user, or `off`
+    #[arg(long, value_name = "ADDR|unix:PATH|off", env = "EGRET_ADMIN")]
     pub admin: Option<String>,
     /// Let flows reach these addresses although they are special (loopback, private …); may be repeated
     #[arg(long, value_name = "CIDR", value_parser = parse_net, env = "EGRET_ALLOW_ADDRESS", value_delimiter = ',')]

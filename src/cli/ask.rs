@@ -81,6 +81,7 @@ impl AdminPort {
         match admin {
             Admin::Off => Err(AskError::Off),
             Admin::Address(address) => Ok(Self::local(*address)),
+            Admin::Unix(path) => Ok(Self::Unix(path.clone())),
         }
     }
 
@@ -229,6 +230,8 @@ mod tests {
         assert_eq!(find(None, Some(&settings)).unwrap(), "127.0.0.1:9");
         assert_eq!(find(Some("[::]:8"), Some(&settings)).unwrap(), "[::1]:8");
         assert_eq!(find(Some("unix:/run/a.sock"), None).unwrap(), "unix:/run/a.sock");
+        std::fs::write(&settings, "admin: { address: 'unix:a.sock' }\n").unwrap();
+        assert_eq!(find(None, Some(&settings)).unwrap(), format!("unix:{}", folder.path().join("a.sock").display()));
         std::fs::write(&settings, "admin: off\n").unwrap();
         assert!(find(None, Some(&settings)).unwrap_err().contains("no admin port"));
         for wrong in ["unix:", "localhost", "15000"] {

@@ -62,6 +62,8 @@ pub struct Settings {
     pub via: Via,
     /// `admin.address`.
     pub admin: Admin,
+    /// `admin.tokenFile`: holds the secret that lets clients of a TCP admin port change something.
+    pub admin_token: Option<Spanned<PathBuf>>,
     /// `drain`: how long running flows have after SIGTERM.
     pub drain: Duration,
     /// `files`.
@@ -144,13 +146,15 @@ pub struct Via {
     pub send: bool,
 }
 
-/// `admin`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `admin.address`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admin {
     /// No admin port.
     Off,
-    /// Its address.
+    /// A TCP address.
     Address(SocketAddr),
+    /// `unix:PATH`: a socket that only our own user may connect to.
+    Unix(PathBuf),
 }
 
 /// `files`.
@@ -210,6 +214,7 @@ impl Default for Settings {
             limits: Limits::default(),
             via: Via { name: None, send: true },
             admin: Admin::default(),
+            admin_token: None,
             drain: Duration::from_secs(30),
             files: Files { root: "/".into(), sockets: Vec::new() },
             secrets: Vec::new(),
@@ -231,7 +236,7 @@ impl Settings {
         if let Some(address) = overrides.listen {
             self.listen_on(address);
         }
-        self.admin = overrides.admin.unwrap_or(self.admin);
+        self.admin = overrides.admin.clone().unwrap_or(self.admin);
         self.addresses.allow.extend(&overrides.allow_addresses);
         listeners::judge_addresses(&self, diagnostics);
         open_proxy::judge(&self, diagnostics);
@@ -291,7 +296,8 @@ impl Settings {
     pub fn watched(&self) -> Vec<PathBuf> {
         let passwords =
             self.listeners.iter().filter_map(|listener| Some(listener.clients.basic.as_ref()?.htpasswd.value.clone()));
-        passwords.chain(self.secrets.iter().map(|secret| secret.dir.clone())).collect()
+        let token = self.admin_token.iter().map(|file| file.value.clone());
+        passwords.chain(self.secrets.iter().map(|secret| secret.dir.clone())).chain(token).collect()
     }
 }
 
@@ -321,10 +327,12 @@ impl Default for Admin {
 impl std::str::FromStr for Admin {
     type Err = String;
 
-    /// `off`, or an address with port.
+    /// `off`, `unix:PATH`, or an address with port.
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
+        match (text, text.strip_prefix("unix:")) {
+            ("off", _) => Ok(Self::Off),
+            (_, Some("")) => Err("the path of the socket is missing".to_owned()),
+            (_, Some(path)) => Ok(Self::Unix(path.into())),
             _ => values::socket_address(text).map(Self::Address),
         }
     }

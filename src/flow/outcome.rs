@@ -211,6 +211,8 @@ pub enum Ending {
     Drained,
     /// A reload no longer allows it.
     Revoked,
+    /// An operator ended it.
+    Killed,
 }
 
 impl Ending {
@@ -223,6 +225,7 @@ impl Ending {
             Self::LifetimeExceeded => "max_duration",
             Self::Drained => "drained",
             Self::Revoked => "revoked",
+            Self::Killed => "killed",
         }
     }
 
@@ -233,7 +236,7 @@ impl Ending {
             Self::UpstreamReset => "UC",
             Self::LifetimeExceeded => "DT",
             Self::IdleTimeout => "SI",
-            Self::Drained | Self::Revoked => "LR",
+            Self::Drained | Self::Revoked | Self::Killed => "LR",
         }
     }
 }

@@ -93,7 +93,7 @@ impl Relay {
         let orderly = match end {
             None | Some(Ending::IdleTimeout) => !self.up.is_holding() && !self.down.is_holding(),
             Some(Ending::DownstreamReset | Ending::UpstreamReset) => false,
-            Some(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked) => {
+            Some(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked | Ending::Killed) => {
                 self.clock.is_quiet() && !self.up.is_holding() && !self.down.is_holding()
             }
         };

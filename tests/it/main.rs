@@ -11,6 +11,7 @@ mod dns_storm;
 mod drain;
 mod house;
 mod leak;
+mod operator;
 mod origins;
 mod parents;
 mod reload;

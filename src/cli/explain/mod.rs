@@ -16,6 +16,7 @@ use super::environment::Look;
 use super::exit::Exit;
 use super::{complain, load, say};
 use crate::accept::ListenerSettings;
+use crate::admin::Address;
 use crate::app::parts::Parts;
 use crate::dial::{Dialer, OwnListeners, ResolveError};
 use crate::flow::{Failure, Name};
@@ -66,7 +67,7 @@ fn ask(
     answers: &Answers,
 ) -> Explanation {
     let proxies = parts.listeners.iter().map(|wanted| wanted.address).collect();
-    let own = OwnListeners { proxies, admin: parts.admin };
+    let own = OwnListeners { proxies, admin: parts.admin.as_ref().and_then(Address::tcp) };
     let asking = Asking {
         listener,
         client: args.client.to_canonical(),

@@ -230,8 +230,8 @@ pub(super) fn judge_addresses(settings: &Settings, diagnostics: &mut Diagnostics
             let message = format!("{} is the address of listener {} too", *listener.address, earlier.name.value);
             report(Code::AddressUsedTwice, settings, listener, message, diagnostics);
         }
-        if let Admin::Address(admin) = settings.admin
-            && collide(admin, *listener.address)
+        if let Admin::Address(admin) = &settings.admin
+            && collide(*admin, *listener.address)
         {
             let message = format!("{} is the address of the admin port too", *listener.address);
             report(Code::AddressUsedTwice, settings, listener, message, diagnostics);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Sett
         settings.via = read_via(fields, cx);
     }
     if let Some(node) = fields.get("admin") {
-        settings.admin = read_admin(node, cx);
+        (settings.admin, settings.admin_token) = read_admin(node, folder, cx);
     }
     if let Some(drain) = fields.get("drain").and_then(|node| node.duration(DRAIN, cx)) {
         settings.drain = drain;
@@ -208,21 +208,20 @@ fn pseudonym(text: &str) -> Result<Box<str>, &'static str> {
     }
 }
 
-/// `off`, or `{ address }` where that may be `off` too.
-fn read_admin(node: &Node, cx: &mut Context<'_>) -> Admin {
+/// `off`, or `{ address, tokenFile }` where the address may be `off` too.
+fn read_admin(node: &Node, folder: &Path, cx: &mut Context<'_>) -> (Admin, Option<Spanned<PathBuf>>) {
     if node.is_word("off", cx) {
-        return Admin::Off;
+        return (Admin::Off, None);
     }
-    let Some(mut fields) = Fields::of(node, cx) else { return Admin::default() };
-    let admin = fields.get("address").and_then(|node| {
-        if node.scalar().is_some_and(|text| text.starts_with("unix:")) {
-            cx.report_value(Code::NotSupported, node, "an admin port on a unix socket is not supported yet");
-            return None;
-        }
-        node.parsed(str::parse::<Admin>, cx)
-    });
+    let Some(mut fields) = Fields::of(node, cx) else { return (Admin::default(), None) };
+    let admin = fields.get("address").and_then(|node| node.parsed(str::parse::<Admin>, cx));
+    let token = fields.get("tokenFile").and_then(|node| values::path(node, folder, cx));
     fields.finish(cx);
-    admin.map_or_else(Admin::default, |admin| admin.value)
+    let admin = match admin.map(|admin| admin.value) {
+        Some(Admin::Unix(path)) => Admin::Unix(folder.join(path)),
+        admin => admin.unwrap_or_default(),
+    };
+    (admin, token)
 }
 
 fn read_files(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Files {

@@ -298,8 +298,8 @@ fn mistakes_are_named_with_place_and_path() {
             "1:14: error[E035]: via.name: \"a b\": a name in Via is a token: letters, digits, `-`, `.` and the like, no spaces",
         ),
         (
-            "admin: { address: \"unix:/run/x\" }",
-            "1:19: error[E036]: admin.address: an admin port on a unix socket is not supported yet",
+            "admin: { address: \"unix:\" }",
+            "1:19: error[E035]: admin.address: \"unix:\": the path of the socket is missing",
         ),
         (
             "credentials: { certificates: /etc/certs }",

@@ -1,0 +1,196 @@
+//! What is asked, and who answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, HOST, HeaderValue, WWW_AUTHENTICATE};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::access::{self, Denied};
+use super::answer::{Answer, json, text, with_type};
+use super::command::Command;
+use super::query::Query;
+use super::tunnels::{self, Wanted};
+use super::{Asking, Port, host};
+use crate::account::metrics;
+use crate::flow::Ending;
+
+const INDEX: &str = "\
+egret, the operator's port
+
+/healthz           200 while the process lives
+/readyz            200 while it takes new work (alias /healthz/ready)
+/metrics           for Prometheus (alias /stats/prometheus)
+/tunnels           open tunnels: ?sort=rate|bytes|age|id|target|client &order=desc|asc &limit= &offset= &filter=
+
+over a unix socket, or with the token of admin.tokenFile:
+POST /reload             reads the configuration again; the answer is its report
+POST /drain              begins the orderly end, as SIGTERM does
+POST /tunnels/ID/kill    ends an open tunnel
+";
+
+/// Everything that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    Index,
+    Alive,
+    Ready,
+    Metrics,
+    Tunnels,
+    Reload,
+    Drain,
+    Kill(u64),
+}
+
+impl Page {
+    /// Envoy's and Istio's paths beside our own.
+    fn of(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Index,
+            "/healthz" => Self::Alive,
+            "/readyz" | "/healthz/ready" => Self::Ready,
+            "/metrics" | "/stats/prometheus" => Self::Metrics,
+            "/tunnels" => Self::Tunnels,
+            "/reload" => Self::Reload,
+            "/drain" => Self::Drain,
+            _ => Self::Kill(path.strip_prefix("/tunnels/")?.strip_suffix("/kill")?.parse().ok()?),
+        })
+    }
+
+    const fn changes_something(self) -> bool {
+        matches!(self, Self::Reload | Self::Drain | Self::Kill(_))
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(request: Request<Incoming>, asking: Asking) -> Answer {
+    let port = &asking.port;
+    // A page of another site could point its own name at us and read what its visitor's machine may (DNS rebinding).
+    if !host::is_ours(request.headers().get_all(HOST), &port.names) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "the admin port answers to its address, localhost, or the name it is bound to\n",
+        );
+    }
+    let Some(page) = Page::of(request.uri().path()) else {
+        return text(StatusCode::NOT_FOUND, "no such page; / lists them\n");
+    };
+    if page.changes_something() {
+        if *request.method() != Method::POST {
+            return not_allowed("POST", "POST only: this changes something\n");
+        }
+        let allowed = access::may_change(request.headers(), asking.trusted, port.token.load().as_deref());
+        return match allowed {
+            Ok(()) => change(page, &asking).await,
+            Err(denied) => deny(denied),
+        };
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return not_allowed("GET, HEAD", "GET and HEAD only\n");
+    }
+    let query = Query::new(request.uri().query());
+    look(page, &query, port).await.unwrap_or_else(|sentence| text(StatusCode::BAD_REQUEST, sentence))
+}
+
+/// Answers what changes nothing.
+///
+/// # Errors
+/// What is wrong with the query.
+async fn look(page: Page, query: &Query<'_>, port: &Arc<Port>) -> Result<Answer, String> {
+    Ok(match page {
+        Page::Index => text(StatusCode::OK, INDEX),
+        Page::Alive => text(StatusCode::OK, "ok\n"),
+        Page::Ready => match port.readiness() {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+        },
+        Page::Metrics => with_type(StatusCode::OK, metrics::CONTENT_TYPE, metrics::exposition()),
+        Page::Tunnels => {
+            let wanted = Wanted::parse(query)?;
+            aside(port, move |port| json(StatusCode::OK, &tunnels::list(&port.proxy, &port.rates, &wanted))).await
+        }
+        Page::Reload | Page::Drain | Page::Kill(_) => unreachable!("these change something"),
+    })
+}
+
+/// Carries out what changes something; whoever asks may.
+async fn change(page: Page, asking: &Asking) -> Answer {
+    match page {
+        Page::Reload => {
+            asking.needs(RELOAD_TIME);
+            match ask(&asking.port, Command::Reload, RELOAD_TIME).await {
+                Ok(reloaded) if reloaded.ok => json(StatusCode::OK, &reloaded.report),
+                Ok(reloaded) => json(StatusCode::UNPROCESSABLE_ENTITY, &reloaded.report),
+                Err(answer) => answer,
+            }
+        }
+        Page::Drain => match ask(&asking.port, Command::Drain, DRAIN_ANSWER_TIME).await {
+            Ok(deadline) => {
+                let proxy = &asking.port.proxy;
+                let document =
+                    serde_json::json!({ "draining": true, "tunnels": proxy.tunnels.len(), "deadline_s": deadline });
+                json(StatusCode::ACCEPTED, &document)
+            }
+            Err(answer) => answer,
+        },
+        Page::Kill(id) if asking.port.proxy.tunnels.end(id, Ending::Killed) => {
+            tracing::info!(id, "an operator ends a tunnel");
+            json(StatusCode::OK, &serde_json::json!({ "id": id, "killed": true }))
+        }
+        Page::Kill(_) => text(StatusCode::NOT_FOUND, "no open tunnel has this id\n"),
+        _ => unreachable!("only what changes something comes here"),
+    }
+}
+
+const RELOAD_TIME: Duration = Duration::from_secs(120); // 100,000 entries take seconds, on a busy machine more of them
+const DRAIN_ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// Asks `app`, and waits for its answer.
+async fn ask<T>(
+    port: &Port,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    limit: Duration,
+) -> Result<T, Answer> {
+    let (tell, told) = oneshot::channel();
+    if port.commands.try_send(command(tell)).is_err() {
+        return Err(text(StatusCode::SERVICE_UNAVAILABLE, "too much is asked at once, or the process is ending\n"));
+    }
+    match timeout(limit, told).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(text(StatusCode::SERVICE_UNAVAILABLE, "the process is ending\n")),
+        Err(_) => Err(text(StatusCode::GATEWAY_TIMEOUT, "it was begun and is not done yet; the log will say\n")),
+    }
+}
+
+/// Makes an answer that takes its time, away from the workers.
+async fn aside(port: &Arc<Port>, make: impl FnOnce(&Port) -> Answer + Send + 'static) -> Answer {
+    let port = port.clone();
+    let made = tokio::task::spawn_blocking(move || make(&port)).await;
+    made.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "a bug of ours; the log says more\n"))
+}
+
+fn deny(denied: Denied) -> Answer {
+    let (status, sentence) = match denied {
+        Denied::ForeignPage => (StatusCode::FORBIDDEN, "a page of another site asks this\n"),
+        Denied::NoToken => (
+            StatusCode::FORBIDDEN,
+            "read-only: changes are taken on a unix socket (admin.address: unix:/PATH) or with a token (admin.tokenFile)\n",
+        ),
+        Denied::Missing => (StatusCode::UNAUTHORIZED, "the token is missing: Authorization: Bearer TOKEN\n"),
+        Denied::Wrong => (StatusCode::UNAUTHORIZED, "the token is wrong\n"),
+    };
+    let mut answer = text(status, sentence);
+    if status == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"egret\""));
+    }
+    answer
+}
+
+fn not_allowed(methods: &'static str, sentence: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, sentence);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+}
