@@ -95,7 +95,11 @@ pub(super) const SENTENCES: &[(&str, &str)] = &[
     ("via.name", "auto: drawn per process"),
     ("via.send", "Whether the field is sent"),
     ("admin", "The operator's port; or off"),
-    ("admin.address", "Address with port, or off"),
+    ("admin.address", "Address with port, unix:PATH for a socket of mode 0600, or off"),
+    (
+        "admin.tokenFile",
+        "File with the secret that lets clients of a TCP port reload, drain and kill; on a socket none is needed",
+    ),
     ("drain", "How long running flows have after SIGTERM"),
     ("files", "Files that resources name"),
     ("files.root", "Prefix of absolute paths in resources"),
