@@ -3,7 +3,6 @@
 pub mod admission;
 pub mod answer;
 pub mod basic;
-mod closing;
 pub mod forward;
 pub mod sni;
 pub mod socket;
@@ -20,7 +19,7 @@ use crate::account::metrics;
 use crate::flow::{ErrorType, Failure, ListenerKind, ListenerName, Source, Workload};
 use crate::route::IpSet;
 use crate::stream::Stream;
-use crate::tunnel::Proxy;
+use crate::tunnel::{Proxy, closing};
 
 use admission::{Admitted, Connections};
 use basic::Basic;

@@ -14,6 +14,8 @@ use super::admission::Admitted;
 use super::{Accepted, ListenerSettings, closing};
 use crate::account::AccessRecord;
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Host, Outcome, Source, Target};
+use crate::route::Route;
+use crate::route::consistency::Judgement;
 use crate::stream::Stream;
 use crate::stream::client_hello::{self, ClientHello, HelloError, ServerName};
 use crate::tls::UNRECOGNIZED_NAME_ALERT;
@@ -73,7 +75,7 @@ impl Connection {
             Arrived::Nobody => return,
         };
         let mut record = self.proxy.account.record(&self.source);
-        match self.open(&hello.server_name, &mut record).await {
+        match self.open(&hello, &mut record).await {
             Ok(Some(opened)) => self.tunnel(opened, record, admitted),
             Ok(None) => record.finish(Outcome::Ended(Ending::DownstreamReset)),
             Err(failure) => self.refuse(record, Refused::by_alert(failure)).await,
@@ -111,7 +113,8 @@ impl Connection {
     }
 
     /// Routes by the server name and dials; `None` if the client resets its connection meanwhile.
-    async fn open(&self, name: &ServerName, record: &mut AccessRecord) -> Result<Option<Opened>, Failure> {
+    async fn open(&self, hello: &ClientHello, record: &mut AccessRecord) -> Result<Option<Opened>, Failure> {
+        let name = &hello.server_name;
         match name {
             ServerName::Absent => {}
             ServerName::Host(name) => record.server_name(name.as_str()),
@@ -121,6 +124,7 @@ impl Connection {
         let target = target(name, self.settings.sni_port)?;
         let flow = Flow { source: &self.source, ask: Ask::Sni, target: target.clone() };
         let route = self.proxy.route(&flow, record)?;
+        consistent(&route, hello, record)?;
         let opening =
             Opening { route: &route, source: &self.source, target: &target, by_sni: true, received_via: None };
         tokio::select! {
@@ -170,6 +174,15 @@ impl Refused {
         let failure = Failure::new(ErrorType::BadRequest, "the connection ended inside the ClientHello");
         Self { failure, alert: false }
     }
+}
+
+/// The name is the target, so all that can be wrong with a hello is its encryption, under `ech: deny`.
+fn consistent(route: &Route, hello: &ClientHello, record: &mut AccessRecord) -> Result<(), Failure> {
+    let Some(expected) = &route.expected else { return Ok(()) };
+    let Judgement::Unfit(finding) = expected.judge_hello(hello) else { return Ok(()) };
+    record.inconsistent(&finding, expected.is_enforced());
+    record.refused_by(&expected.policy.origin.to_string());
+    if expected.is_enforced() { Err(Failure::new(ErrorType::Inconsistent, finding.detail)) } else { Ok(()) }
 }
 
 /// What the client asks for. Without a name there is nothing to route by, and an address as SNI is nothing that TLS knows

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::record::Asked;
-use crate::flow::{Ending, ErrorType, Outcome};
+use crate::flow::{Ending, ErrorType, Outcome, Unfit};
 
 /// How a DNS query ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum DnsResult {
 struct Metrics {
     flows: [[Counter; ENDS]; KINDS],
     would_deny: Counter,
+    /// By what is done: logged, refused.
+    inconsistent: [[Counter; Unfit::ALL.len()]; 2],
     connections_accepted: Counter,
     connections_refused: Counter,
     connections_open: Gauge,
@@ -59,6 +61,7 @@ struct Metrics {
 static METRICS: Metrics = Metrics {
     flows: [const { [const { Counter::new() }; ENDS] }; KINDS],
     would_deny: Counter::new(),
+    inconsistent: [const { [const { Counter::new() }; Unfit::ALL.len()] }; 2],
     connections_accepted: Counter::new(),
     connections_refused: Counter::new(),
     connections_open: Gauge::new(),
@@ -129,6 +132,11 @@ pub(super) fn flow_ended(asked: Asked, outcome: &Outcome) {
 /// A flow passed that REGISTRY_ONLY without `report: true` would have refused.
 pub(super) fn would_deny() {
     METRICS.would_deny.add(1);
+}
+
+/// A tunnel carried something else than it was asked for.
+pub(super) fn inconsistent(unfit: Unfit, enforced: bool) {
+    METRICS.inconsistent[usize::from(enforced)][unfit as usize].add(1);
 }
 
 /// A connection was accepted and is open.
@@ -245,6 +253,11 @@ impl Collector for &'static Metrics {
             "Flows passed that REGISTRY_ONLY without report would have refused",
             &self.would_deny,
         )?;
+        let inconsistent = ["warn", "enforce"].into_iter().zip(&self.inconsistent).flat_map(|(mode, kinds)| {
+            let rows = Unfit::ALL.into_iter().zip(kinds);
+            rows.map(move |(unfit, count)| ([("mode", mode), ("reason", unfit.as_str())], count.value()))
+        });
+        out.family("tunnels_inconsistent", "Tunnels that carried something else than asked for", seen(inconsistent))?;
         out.counter("connections_accepted", "Connections of clients accepted", &self.connections_accepted)?;
         out.counter(
             "connections_refused",
@@ -385,6 +398,7 @@ mod tests {
     fn positions_in_the_tables_are_those_of_the_enums() {
         assert!(ErrorType::ALL.iter().enumerate().all(|(index, error)| *error as usize == index));
         assert!(ENDINGS.iter().enumerate().all(|(index, ending)| *ending as usize == index));
+        assert!(Unfit::ALL.iter().enumerate().all(|(index, unfit)| *unfit as usize == index));
         assert!(DNS_RESULTS.iter().enumerate().all(|(index, (result, _))| *result as usize == index));
         assert_eq!(KIND_NAMES[Asked::Sni as usize], "sni");
         assert_eq!(KIND_NAMES[Asked::Unreadable as usize], "unreadable");

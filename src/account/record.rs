@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Account, metrics};
-use crate::flow::{DialTrace, Failure, Host, Identity, ListenerKind, Outcome, Scheme, Source, Target};
+use crate::flow::{DialTrace, Failure, Finding, Host, Identity, ListenerKind, Outcome, Scheme, Source, Target};
 
 /// Everything the access log may say of one flow.
 ///
@@ -79,6 +79,7 @@ pub(super) enum Field {
     Cluster,
     Route,
     WouldDeny,
+    Inconsistent,
     Rule,
     Detail,
 }
@@ -206,6 +207,15 @@ impl AccessRecord {
     /// The rule that refused (`file:line:column`).
     pub fn refused_by(&mut self, rule: &str) {
         self.keep(Field::Rule, rule.as_bytes());
+    }
+
+    /// The tunnel carried something else than it was asked for; `enforced`: it was refused for it.
+    pub fn inconsistent(&mut self, finding: &Finding, enforced: bool) {
+        metrics::inconsistent(finding.kind, enforced);
+        self.keep(Field::Inconsistent, finding.detail.as_bytes());
+        if let Some(name) = &finding.server_name {
+            self.server_name(name.as_str());
+        }
     }
 
     /// The id of the request: the client's `x-request-id`, or one made now.

@@ -114,6 +114,14 @@ pub enum ConsistencyMode {
     Off,
 }
 
+/// Their names.
+pub const CONSISTENCY_MODES: [(&str, ConsistencyMode); 4] = [
+    ("auto", ConsistencyMode::Auto),
+    ("enforce", ConsistencyMode::Enforce),
+    ("warn", ConsistencyMode::Warn),
+    ("off", ConsistencyMode::Off),
+];
+
 /// `onRevoke`: what becomes of a live tunnel that the new rules would refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRevoke {

@@ -1,5 +1,6 @@
 //! The words everybody uses: what a flow is, where it came from, what it asked for and how it ended. No I/O here.
 
+pub mod finding;
 pub mod limits;
 pub mod outcome;
 pub mod target;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use finding::{Finding, Speaks, Unfit};
 pub use limits::Limits;
 pub use outcome::{DialTrace, Ending, ErrorType, Failure, Outcome, Side};
 pub use target::{Host, Name, Target, TargetError};

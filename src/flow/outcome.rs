@@ -29,6 +29,8 @@ pub enum ErrorType {
     LoopDetected,
     /// A request inside a tunnel names another authority than the tunnel (RFC 9110 §15.5.20).
     Misdirected,
+    /// What flows in a tunnel is not what it was asked for (`consistency`).
+    Inconsistent,
     /// The method or expectation is one we do not carry out.
     NotImplemented,
     /// The name does not resolve.
@@ -99,7 +101,7 @@ pub struct Row {
 
 impl ErrorType {
     /// Every failure, for tests and the documentation.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestTimeout,
@@ -110,6 +112,7 @@ impl ErrorType {
         Self::IpProhibited,
         Self::LoopDetected,
         Self::Misdirected,
+        Self::Inconsistent,
         Self::NotImplemented,
         Self::DnsError,
         Self::DnsTimeout,
@@ -145,6 +148,7 @@ impl ErrorType {
             Self::IpProhibited           => ("destination_ip_prohibited", "destination_ip_prohibited", "-", Policy, 403, "Destination Address Prohibited"),
             Self::LoopDetected           => ("proxy_loop_detected", "proxy_loop_detected", "-", Policy, 508, "Proxy Loop Detected"),
             Self::Misdirected            => ("misdirected_request", "http_request_denied", "-", Policy, 421, "Misdirected Request"),
+            Self::Inconsistent           => ("inconsistent_tunnel", "http_request_denied", "-", Policy, 421, "Misdirected Request"),
             Self::NotImplemented         => ("not_implemented", "http_request_error", "DPE", Downstream, 501, "Not Implemented"),
             Self::DnsError               => ("dns_error", "dns_error", "DF", Upstream, 502, "Name Not Resolved"),
             Self::DnsTimeout             => ("dns_timeout", "dns_timeout", "DF", Upstream, 504, "Name Resolution Timed Out"),

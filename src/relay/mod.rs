@@ -4,6 +4,7 @@
 //! closed in order, or a tunnel that was quiet, ends with an orderly close.
 
 mod clock;
+mod guard;
 mod scratch;
 mod splice;
 #[cfg(test)]
@@ -16,11 +17,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use self::clock::Clock;
+use self::guard::Look;
 use self::way::{End, Way};
 use crate::account::live::LiveGuard;
-use crate::flow::Ending;
+use crate::flow::{Ending, Finding};
+use crate::route::Expected;
 use crate::stream::Stream;
 
+pub use self::guard::Guard;
 pub use self::splice::spliced_bytes;
 
 /// The future of one open tunnel. Dropping it closes both sockets.
@@ -35,6 +39,8 @@ pub struct Relay {
     clock: Clock,
     /// In milliseconds: a tunnel's size counts.
     user_timeout: u32,
+    /// Until the client's first bytes are judged.
+    guard: Option<Box<Guard>>,
     live: LiveGuard,
 }
 
@@ -49,16 +55,31 @@ pub struct RelayLimits {
     pub user_timeout: Duration,
 }
 
-/// How a relay ended; `None` when both sides closed in order.
-pub type RelayEnd = Option<Ending>;
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// Both sides closed in order.
+    Complete,
+    /// Before that.
+    Early(Ending),
+    /// The client said something else than the tunnel was asked for ([`Relay::finding`]); nothing of it went on.
+    Refused,
+}
 
 impl Relay {
     /// Joins the two sides. Bytes that were read too early on either ([`Stream::with_prefix`]) go first.
-    pub fn new(downstream: Stream, upstream: Stream, live: LiveGuard, limits: RelayLimits) -> Self {
+    /// What the client says first is watched by `guard`, if anything is expected of it.
+    pub fn new(
+        downstream: Stream,
+        upstream: Stream,
+        live: LiveGuard,
+        limits: RelayLimits,
+        guard: Option<Box<Guard>>,
+    ) -> Self {
         let up = Way::new(&downstream, &upstream);
         let down = Way::new(&upstream, &downstream);
         let user_timeout = u32::try_from(limits.user_timeout.as_millis()).unwrap_or(u32::MAX);
-        Self { downstream, upstream, up, down, clock: Clock::new(limits), user_timeout, live }
+        Self { downstream, upstream, up, down, clock: Clock::new(limits), user_timeout, guard, live }
     }
 
     /// The tunnel's entry among the live ones.
@@ -66,36 +87,57 @@ impl Relay {
         &self.live
     }
 
+    /// What of the client's first bytes did not fit, and what they were held against.
+    pub fn finding(&self) -> Option<(&Finding, &Expected)> {
+        self.guard.as_ref().and_then(|guard| guard.finding())
+    }
+
+    /// The client's side, for last words once the relay is over.
+    pub fn downstream_mut(&mut self) -> &mut Stream {
+        &mut self.downstream
+    }
+
     /// Moves what can be moved now, both ways; ready when the tunnel is over by itself.
     fn poll_ways(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        let Self { downstream, upstream, up, down, live, .. } = self;
-        match up.poll(cx, downstream, upstream, down.is_closed(), |bytes| live.add_received(bytes)) {
-            Poll::Ready(Err(End::Source)) => return Poll::Ready(Some(Ending::DownstreamReset)),
-            Poll::Ready(Err(End::Sink)) => return Poll::Ready(Some(Ending::UpstreamReset)),
+        let Self { downstream, upstream, up, down, live, guard, .. } = self;
+        let look = |bytes: &[u8]| Guard::look(guard, bytes);
+        match up.poll(cx, downstream, upstream, down.is_closed(), look, |bytes| live.add_received(bytes)) {
+            Poll::Ready(Err(End::Source)) => return Poll::Ready(RelayEnd::Early(Ending::DownstreamReset)),
+            Poll::Ready(Err(End::Sink)) => return Poll::Ready(RelayEnd::Early(Ending::UpstreamReset)),
+            Poll::Ready(Err(End::Refused)) => return Poll::Ready(RelayEnd::Refused),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        match down.poll(cx, upstream, downstream, up.is_closed(), |bytes| live.add_sent(bytes)) {
-            Poll::Ready(Err(End::Source)) => return Poll::Ready(Some(Ending::UpstreamReset)),
-            Poll::Ready(Err(End::Sink)) => return Poll::Ready(Some(Ending::DownstreamReset)),
+        match down.poll(cx, upstream, downstream, up.is_closed(), |_| Look::Pass, |bytes| live.add_sent(bytes)) {
+            Poll::Ready(Err(End::Source)) => return Poll::Ready(RelayEnd::Early(Ending::UpstreamReset)),
+            Poll::Ready(Err(End::Sink | End::Refused)) => {
+                return Poll::Ready(RelayEnd::Early(Ending::DownstreamReset));
+            }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if up.is_closed() && down.is_closed() { Poll::Ready(None) } else { Poll::Pending }
+        if Guard::poll_late(guard, cx).is_ready() {
+            return Poll::Ready(RelayEnd::Refused);
+        }
+        if up.is_closed() && down.is_closed() { Poll::Ready(RelayEnd::Complete) } else { Poll::Pending }
     }
 
     /// Ready once a bound is reached. Sets keepalive on the upstream socket when the tunnel has become an old one.
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Self { clock, upstream, user_timeout, .. } = self;
-        clock.poll(cx, || keep_alive(upstream, Duration::from_millis((*user_timeout).into()))).map(Some)
+        clock.poll(cx, || keep_alive(upstream, Duration::from_millis((*user_timeout).into()))).map(RelayEnd::Early)
     }
 
     /// Makes the close of both sockets a reset where bytes were lost or under way, so that neither peer takes what it has for all.
     fn close(&self, end: RelayEnd) {
+        let holding =
+            self.up.is_holding() || self.down.is_holding() || self.guard.as_ref().is_some_and(|g| g.is_holding());
         let orderly = match end {
-            None | Some(Ending::IdleTimeout) => !self.up.is_holding() && !self.down.is_holding(),
-            Some(Ending::DownstreamReset | Ending::UpstreamReset) => false,
-            Some(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked | Ending::Killed) => {
-                self.clock.is_quiet() && !self.up.is_holding() && !self.down.is_holding()
+            RelayEnd::Complete | RelayEnd::Early(Ending::IdleTimeout) => !holding,
+            RelayEnd::Early(Ending::DownstreamReset | Ending::UpstreamReset) => false,
+            RelayEnd::Early(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked | Ending::Killed) => {
+                self.clock.is_quiet() && !holding
             }
+            // Nothing of the client went on, so nothing can look complete; and it is told why.
+            RelayEnd::Refused => true,
         };
         if !orderly {
             for tcp in [&self.downstream, &self.upstream].into_iter().filter_map(|stream| stream.transport()) {
@@ -111,7 +153,7 @@ impl Future for Relay {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let this = self.get_mut();
         let end = match this.live.poll_end(cx) {
-            Poll::Ready(why) => Some(why),
+            Poll::Ready(why) => RelayEnd::Early(why),
             Poll::Pending => match this.poll_ways(cx) {
                 Poll::Ready(end) => end,
                 Poll::Pending => {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
 use super::splice::{PIPES_MAX, Pipe};
-use super::{Relay, RelayLimits, spliced_bytes};
+use super::{Relay, RelayEnd, RelayLimits, spliced_bytes};
 use crate::account::Tunnels;
 use crate::flow::{Ending, ListenerName, Source, Target, Workload};
 use crate::stream::Stream;
@@ -39,7 +39,11 @@ impl Running {
         let tunnels = Arc::new(Tunnels::default());
         let mut relay = relay(&tunnels, downstream, upstream, UNLIMITED);
         let task = tokio::spawn(async move {
-            let end = (&mut relay).await;
+            let end = match (&mut relay).await {
+                RelayEnd::Complete => None,
+                RelayEnd::Early(why) => Some(why),
+                RelayEnd::Refused => panic!("nothing was expected of this client"),
+            };
             (end, relay.live().received(), relay.live().sent())
         });
         Self { tunnels, task }
@@ -66,7 +70,7 @@ fn relay(tunnels: &Arc<Tunnels>, downstream: Stream, upstream: Stream, limits: R
     });
     let target = Target::parse_authority(b"example.com:443").unwrap();
     let live = tunnels.open(&source, target, false, "cluster".into(), 10_000, 10_000).unwrap();
-    Relay::new(downstream, upstream, live, limits)
+    Relay::new(downstream, upstream, live, limits, None)
 }
 
 async fn within<T>(wait: impl Future<Output = T>) -> T {
@@ -360,7 +364,7 @@ async fn a_pause_is_ended_at_the_idle_limit_and_not_before() {
         side.write_all(b"x").await.unwrap();
     }
     assert!(timeout(Duration::from_millis(99_990), &mut relay).await.is_err());
-    assert_eq!(timeout(Duration::from_millis(20), &mut relay).await, Ok(Some(Ending::IdleTimeout)));
+    assert_eq!(timeout(Duration::from_millis(20), &mut relay).await, Ok(RelayEnd::Early(Ending::IdleTimeout)));
     drop(relay);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap(); // in order: nothing was lost
@@ -375,7 +379,7 @@ async fn half_a_tunnel_is_ended_at_the_idle_limit_too() {
     let mut relay = relay(&tunnels, downstream.into(), upstream.into(), limits);
     client.shutdown().await.unwrap();
     assert!(timeout(Duration::from_millis(9_990), &mut relay).await.is_err());
-    assert_eq!(timeout(Duration::from_millis(20), &mut relay).await, Ok(Some(Ending::IdleTimeout)));
+    assert_eq!(timeout(Duration::from_millis(20), &mut relay).await, Ok(RelayEnd::Early(Ending::IdleTimeout)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,7 +395,7 @@ async fn a_busy_tunnel_is_ended_at_the_end_of_its_lifetime_and_does_not_look_com
     server.write_all(b"x").await.unwrap();
     assert!(timeout(Duration::from_millis(990), &mut relay).await.is_err());
     server.write_all(b"x").await.unwrap();
-    assert_eq!(timeout(Duration::from_millis(20), &mut relay).await, Ok(Some(Ending::LifetimeExceeded)));
+    assert_eq!(timeout(Duration::from_millis(20), &mut relay).await, Ok(RelayEnd::Early(Ending::LifetimeExceeded)));
     drop(relay);
     is_reset(&mut client).await;
 }

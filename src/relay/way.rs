@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::guard::Look;
 use super::scratch::{self, SCRATCH_BYTES};
 use super::splice::Pipe;
 use crate::stream::Stream;
@@ -52,6 +53,8 @@ enum Phase {
 pub(super) enum End {
     Source,
     Sink,
+    /// Neither: what the source said is not to reach the sink.
+    Refused,
 }
 
 impl Way {
@@ -62,7 +65,7 @@ impl Way {
 
     /// Moves what can be moved now; ready once the source has ended in order and the sink knows.
     ///
-    /// `last`: the other direction is closed. `count` is told of bytes when the sink has taken them. After [`ROUNDS_MAX`] rounds
+    /// `last`: the other direction is closed. `look` sees bytes before they go on. `count` is told of them when the sink has taken them. After [`ROUNDS_MAX`] rounds
     /// the task steps back for others.
     pub(super) fn poll(
         &mut self,
@@ -70,12 +73,13 @@ impl Way {
         from: &mut Stream,
         to: &mut Stream,
         last: bool,
+        mut look: impl FnMut(&[u8]) -> Look,
         count: impl Fn(u64),
     ) -> Poll<Result<(), End>> {
         for _ in 0..ROUNDS_MAX {
             ready!(self.poll_release(cx, to, &count))?;
             let round = match self.phase {
-                Phase::Copying => self.poll_copy(cx, from, to, &count),
+                Phase::Copying => self.poll_copy(cx, from, to, &mut look, &count),
                 Phase::Splicing => self.poll_fill(cx, from),
                 // Both sockets are closed next, and that says the same without a system call of its own.
                 Phase::Closing if last && to.tcp().is_some() => {
@@ -149,6 +153,7 @@ impl Way {
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
+        look: &mut impl FnMut(&[u8]) -> Look,
         count: &impl Fn(u64),
     ) -> Poll<Result<(), End>> {
         scratch::with(self.read_bytes(), |scratch| {
@@ -159,7 +164,19 @@ impl Way {
             let bytes = read.filled();
             if bytes.is_empty() {
                 self.phase = Phase::Closing;
-                return Poll::Ready(Ok(()));
+            }
+            match look(bytes) {
+                Look::Pass if bytes.is_empty() => return Poll::Ready(Ok(())),
+                Look::Pass => {}
+                Look::Hold => {
+                    self.moved = true;
+                    return Poll::Ready(Ok(()));
+                }
+                Look::Release(bytes) => {
+                    self.held = Held::Bytes(Box::new(Remainder { bytes, written: 0 }));
+                    return Poll::Ready(Ok(()));
+                }
+                Look::Refuse => return Poll::Ready(Err(End::Refused)),
             }
             let mut written = 0;
             while written < bytes.len() {

@@ -53,11 +53,16 @@ pub struct TcpRoute {
 impl Routes {
     /// The tls route for a host asked for. A literal names nobody and takes the first route.
     pub fn tls(&self, host: &Host) -> Option<&Destination> {
+        self.tls_route(host).map(|route| &route.to)
+    }
+
+    /// The same with its names.
+    pub fn tls_route(&self, host: &Host) -> Option<&TlsRoute> {
         let fits = |route: &&TlsRoute| match host {
             Host::Name(name) => route.sni_hosts.iter().any(|pattern| hosts::covers(pattern, name.as_str())),
             Host::Ip(_) => true,
         };
-        self.tls.iter().find(fits).map(|route| &route.to)
+        self.tls.iter().find(fits)
     }
 
     /// The tcp route for a host asked for; subnets cover literals only.

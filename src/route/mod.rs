@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod cluster;
+pub mod consistency;
 pub mod hosts;
 pub mod http;
 mod nearest;
@@ -17,6 +18,7 @@ use crate::flow::{ErrorType, Origin};
 
 pub use addresses::{AddressPolicy, AddressRules, IpSet};
 pub use cluster::{Cluster, Discovery, Hop, Origination, Via};
+pub use consistency::Expected;
 pub use snapshot::{Mode, Outbound, Snapshot, View};
 
 /// What [`Snapshot::route`] decided: the whole plan, with what `explain` and the log need to say why.
@@ -41,6 +43,8 @@ pub struct Route {
     pub origin: Origin,
     /// A CONNECT is a blind tunnel, or HTTP of ours is spoken inside it.
     pub tunnel: TunnelKind,
+    /// What the first bytes of the tunnel are held against; `None`: nothing is judged.
+    pub expected: Option<Expected>,
 }
 
 /// What a CONNECT to this route becomes (CONTRACT "CONNECT meets routes").
@@ -130,8 +134,10 @@ pub struct Service {
     pub protocol: Protocol,
     /// Where it was declared.
     pub origin: Origin,
-    /// All hosts of the same resource, for the consistency rules.
+    /// All hosts of the same resource, and what else the service is called: names that fit a tunnel to any of them.
     pub hosts: Arc<[Arc<str>]>,
+    /// The annotation `egret.dev/consistency`, where the service has its own rule.
+    pub consistency: Option<Arc<consistency::Policy>>,
     /// The service's own cluster.
     pub cluster: Arc<Cluster>,
     /// Routes of the VirtualService bound to this host, if any.

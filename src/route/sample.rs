@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cluster::{Balancing, Endpoint, EndpointAddress};
 use super::snapshot::{Mode, Outbound, Snapshot, View};
-use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, Via};
+use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, Via, consistency};
 use crate::flow::{Ask, Flow, ListenerKind, ListenerName, Origin, Request, Scheme, Source, Target, Workload};
 
 pub(crate) fn origin(resource: &str, line: u32) -> Origin {
@@ -42,6 +42,7 @@ pub(crate) fn service(host: &str, port: u16, protocol: Protocol) -> Service {
         origin: origin(&format!("ServiceEntry default/{}", host.replace('*', "all")), u32::from(port)),
         hosts: Arc::new([host.into()]),
         cluster: Arc::new(cluster),
+        consistency: None,
         routes: None,
     }
 }
@@ -59,8 +60,13 @@ pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
         generation: 1,
         views: HashMap::from([("default".into(), view)]),
         outbound: Outbound { mode, origin: origin("", 3) },
+        consistency: Arc::new(policy(consistency::Mode::Off)),
         https: Err("no roots in this test".into()),
     }
+}
+
+pub(crate) fn policy(mode: consistency::Mode) -> consistency::Policy {
+    consistency::Policy { mode, is_auto: false, deny_ech: false, origin: origin("", 4) }
 }
 
 pub(crate) fn source(kind: ListenerKind, namespace: &str) -> Source {

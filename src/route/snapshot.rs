@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use ipnet::IpNet;
 
 use super::cluster::{Cluster, Origination, Sni};
+use super::consistency::{Expected, Policy};
 use super::hosts::HostIndex;
 use super::http::{Destination, Routes};
 use super::nearest::NearbyHosts;
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub views: HashMap<Arc<str>, View>,
     /// What becomes of flows that no rule knows.
     pub outbound: Outbound,
+    /// What becomes of tunnels that carry something else than they were asked for.
+    pub consistency: Arc<Policy>,
     /// The TLS client of requests for `https://` whose service has no DestinationRule for TLS: system roots.
     pub https: Result<ClientTls, Arc<str>>,
 }
@@ -81,7 +84,7 @@ impl Snapshot {
         };
         match view.find(&flow.target) {
             Found::Service(service) => {
-                let verdict = self.route_to(service, flow);
+                let verdict = self.route_to(service, flow).map(|route| self.expecting(route, Some(service), flow));
                 Choice { service: Some(service.clone()), verdict, would_deny: None }
             }
             found => self.route_unknown(view, &found, flow),
@@ -133,7 +136,23 @@ impl Snapshot {
             return Choice::refused(None, refusal(ErrorType::NotFound, Stage::Registry, detail));
         }
         let would_deny = (self.outbound.mode == Mode::Report).then(|| unknown(&self.outbound.origin));
-        Choice { service: None, verdict: Ok(self.pass_through(view, flow)), would_deny }
+        let route = self.expecting(self.pass_through(view, flow), None, flow);
+        Choice { service: None, verdict: Ok(route), would_deny }
+    }
+
+    /// Adds what a tunnel's first bytes are held against. A literal names nobody, and what is served from inside is judged there, each
+    /// request by itself. By SNI the name is the target: only what else the rule says of a hello is left.
+    fn expecting(&self, route: Route, service: Option<&Arc<Service>>, flow: &Flow<'_>) -> Route {
+        let is_judged = match (flow.ask, &route.tunnel) {
+            (Ask::Http(_), _) | (_, TunnelKind::Terminated(_)) => false,
+            (Ask::Connect, _) => true,
+            (Ask::Sni, _) => self.consistency.deny_ech,
+        };
+        let expected = match &flow.target.host {
+            Host::Name(name) if is_judged => Expected::new(&self.consistency, service, name),
+            _ => None,
+        };
+        Route { expected, ..route }
     }
 
     fn pass_through(&self, view: &View, flow: &Flow<'_>) -> Route {
@@ -142,6 +161,7 @@ impl Snapshot {
             name: ALLOW_ANY.clone(),
             origin: self.outbound.origin.clone(),
             tunnel: TunnelKind::Opaque,
+            expected: None,
         };
         match flow.ask {
             Ask::Http(request) if request.scheme == Scheme::Https => self.over_tls(route),
@@ -352,11 +372,18 @@ fn service_route(service: &Service) -> Route {
         name: DEFAULT.clone(),
         origin: service.origin.clone(),
         tunnel: TunnelKind::Opaque,
+        expected: None,
     }
 }
 
 fn opaque(to: &Destination) -> Route {
-    Route { cluster: to.cluster.clone(), name: to.name.clone(), origin: to.origin.clone(), tunnel: TunnelKind::Opaque }
+    Route {
+        cluster: to.cluster.clone(),
+        name: to.name.clone(),
+        origin: to.origin.clone(),
+        tunnel: TunnelKind::Opaque,
+        expected: None,
+    }
 }
 
 fn no_route(routes: &Routes, service: &Service, target: &Target) -> Refusal {

@@ -261,6 +261,9 @@ const EXTENSION_ECH: u16 = 0xfe0d;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+pub(crate) mod testing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Arc;
 
@@ -269,6 +272,7 @@ mod tests {
     use rustls::crypto::aws_lc_rs;
     use rustls::server::Acceptor;
 
+    use super::testing::{extension, hello_with, messages, records, vector8, vector16};
     use super::*;
 
     /// The first flight of rustls as client.
@@ -307,44 +311,6 @@ mod tests {
             }
         }
         None
-    }
-
-    /// The handshake messages in `records`, without the record headers.
-    fn messages(mut records: &[u8]) -> Vec<u8> {
-        let mut messages = Vec::new();
-        while let [_, _, _, high, low, rest @ ..] = records {
-            let (fragment, behind) = rest.split_at(usize::from(*high) << 8 | usize::from(*low));
-            messages.extend_from_slice(fragment);
-            records = behind;
-        }
-        messages
-    }
-
-    fn records(message: &[u8], fragment_bytes: usize) -> Vec<u8> {
-        let record = |fragment: &[u8]| {
-            [&[22, 3, 1][..], &u16::try_from(fragment.len()).unwrap().to_be_bytes(), fragment].concat()
-        };
-        message.chunks(fragment_bytes).flat_map(record).collect()
-    }
-
-    fn vector8(bytes: &[u8]) -> Vec<u8> {
-        [&[u8::try_from(bytes.len()).unwrap()][..], bytes].concat()
-    }
-
-    fn vector16(bytes: &[u8]) -> Vec<u8> {
-        [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
-    }
-
-    fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
-        [&kind.to_be_bytes()[..], &vector16(data)].concat()
-    }
-
-    /// A whole record with a hello that has these extensions, or none at all.
-    fn hello_with(extensions: Option<&[u8]>) -> Vec<u8> {
-        let extensions = extensions.map(vector16).unwrap_or_default();
-        let body = [&[3, 1][..], &[7; 32], &vector8(&[]), &vector16(&[0, 47]), &vector8(&[0]), &extensions].concat();
-        let len = u32::try_from(body.len()).unwrap().to_be_bytes();
-        records(&[&[1][..], &len[1..], &body].concat(), RECORD_BYTES_MAX)
     }
 
     fn with_names(names: &[&[u8]]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! One flow from start to end: [`Proxy::route`] decides, [`Proxy::open`] dials, [`Tunnel::relay`] copies; HTTP is exchanged instead.
 
 pub mod body;
+pub(crate) mod closing;
 pub mod exchange;
 pub mod headers;
 pub mod http;
@@ -10,15 +11,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::io::AsyncWriteExt;
 
+use self::patience::Patience;
 use crate::account::live::{Exceeded, LiveGuard};
 use crate::account::{AccessRecord, Account, Tunnels, metrics};
 use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{Ask, ErrorType, Failure, Flow, Limits, Outcome, Source, Target};
-use crate::relay::{Relay, RelayLimits};
+use crate::flow::{Ask, ErrorType, Failure, Finding, Flow, Limits, Outcome, Source, Speaks, Target};
+use crate::relay::{Guard, Relay, RelayEnd, RelayLimits};
 use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
+use crate::tls::UNRECOGNIZED_NAME_ALERT;
 
 /// The data plane: everything that flows share. What a reload changes can be swapped while flows run.
 #[derive(Debug)]
@@ -77,8 +81,10 @@ pub struct Opened {
     lease: Lease,
     live: LiveGuard,
     idle: Option<Duration>,
+    guard: Option<Box<Guard>>,
 }
 
+const LAST_WORDS_TIME: Duration = Duration::from_secs(2); // they are a packet, and the client reads or does not
 const BLOCK_ALL: &str = "block_all"; // Istio's name of the route that refuses what no rule knows
 const DNS_TIME: Duration = Duration::from_secs(10); // above the resolver's own limit (dns.timeout × dns.attempts, 4 s by default)
 
@@ -116,7 +122,9 @@ impl Proxy {
         let Opening { route, source, target, by_sni, received_via } = opening;
         let live = self.enter(route, source, by_sni, target)?;
         let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, received_via, record).await?;
-        Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout })
+        // By SNI the hello was judged before it was routed.
+        let guard = route.expected.as_ref().filter(|_| !by_sni).map(|expected| Guard::new(expected.clone()));
+        Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout, guard })
     }
 
     /// Makes a tunnel of an upstream connection that switched protocols (101).
@@ -131,7 +139,8 @@ impl Proxy {
         dialed: Dialed,
     ) -> Result<Opened, Failure> {
         let live = self.enter(route, source, false, target)?;
-        Ok(Opened { upstream: dialed.stream, lease: dialed.lease, live, idle: route.cluster.idle_timeout })
+        let idle = route.cluster.idle_timeout;
+        Ok(Opened { upstream: dialed.stream, lease: dialed.lease, live, idle, guard: None })
     }
 
     /// Joins the client's stream to an opened upstream. `hold` is kept until the tunnel ends.
@@ -146,7 +155,7 @@ impl Proxy {
         let idle = opened.idle.unwrap_or(limits.tunnel_idle);
         let user_timeout = self.dialer.tcp_user_timeout();
         let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
-        let relay = Relay::new(downstream, opened.upstream, opened.live, limits);
+        let relay = Relay::new(downstream, opened.upstream, opened.live, limits, opened.guard);
         Tunnel { relay, record, _lease: opened.lease, _hold: hold }
     }
 
@@ -208,11 +217,57 @@ impl<H> Tunnel<H> {
         async move {
             let _ = &self; // captures all of it: by its fields alone, the lease and what is held would be dropped right here
             let end = (&mut self.relay).await;
-            let live = self.relay.live();
-            self.record.moved(live.received(), live.sent());
-            self.record.finish(end.map_or(Outcome::Complete, Outcome::Ended));
+            account(self.record, &self.relay, end);
+            if end == RelayEnd::Refused {
+                Box::pin(turn_away(&mut self.relay)).await; // boxed: rare, and all idle tunnels would have room for it
+            }
         }
     }
+}
+
+fn account(mut record: Box<AccessRecord>, relay: &Relay, end: RelayEnd) {
+    record.moved(relay.live().received(), relay.live().sent());
+    if let Some((finding, expected)) = relay.finding() {
+        record.inconsistent(finding, end == RelayEnd::Refused);
+        record.refused_by(&expected.policy.origin.to_string());
+    }
+    record.finish(match end {
+        RelayEnd::Complete => Outcome::Complete,
+        RelayEnd::Early(why) => Outcome::Ended(why),
+        RelayEnd::Refused => {
+            let detail = relay.finding().map(|(finding, _)| finding.detail.clone());
+            Outcome::failed(ErrorType::Inconsistent, detail.unwrap_or_default())
+        }
+    });
+}
+
+/// Tells a client in its own protocol that its tunnel is refused for what it said. Its line is written: it may take its time to go.
+async fn turn_away(relay: &mut Relay) {
+    let Some((finding, _)) = relay.finding() else { return };
+    let last_words = match finding.speaks {
+        Speaks::Tls => UNRECOGNIZED_NAME_ALERT.to_vec(),
+        // Behind an answer that has begun, another one would only be taken for a part of it.
+        Speaks::Http if relay.live().sent() == 0 => misdirected(finding).into_bytes(),
+        Speaks::Http | Speaks::Other => return,
+    };
+    let mut patience = Patience::default();
+    let downstream = relay.downstream_mut();
+    if let Ok(Ok(())) = patience.within(LAST_WORDS_TIME, downstream.write_all(&last_words)).await {
+        closing::linger(downstream, &mut patience).await;
+    }
+}
+
+/// RFC 9110 §15.5.20.
+fn misdirected(finding: &Finding) -> String {
+    let row = ErrorType::Inconsistent.row();
+    let body = format!("egret: {} ({})\n", finding.detail, row.reason);
+    format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         Connection: close\r\n\r\n{body}",
+        row.status,
+        row.phrase,
+        body.len()
+    )
 }
 
 fn refused(refusal: Refusal) -> Failure {

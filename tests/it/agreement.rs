@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use rustls::pki_types::ServerName;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::dns::{Dns, Reply};
 use crate::support::origin::{HELLO, Origin, read_head};
-use crate::support::{Egret, Folder, client, egret, eventually};
+use crate::support::{Egret, Folder, client, egret, eventually, hello};
 
 const REGISTRIES: usize = 40;
 const ASKS: usize = 25;
@@ -54,6 +54,7 @@ fn explain_and_the_proxy_agree_on_a_thousand_random_flows() {
     // A generator that only makes refusals would prove nothing.
     assert_eq!(tally.flows, REGISTRIES * ASKS);
     assert!(tally.refused >= 200 && tally.answered >= 150 && tally.clusters >= 200, "{tally:?}");
+    assert!(tally.inconsistent >= 20, "{tally:?}");
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +65,8 @@ struct Tally {
     answered: usize,
     /// Sent to the cluster of a service.
     clusters: usize,
+    /// Tunnels that carried another name than they were asked for.
+    inconsistent: usize,
     disagreements: Vec<String>,
 }
 
@@ -121,8 +124,12 @@ fn judge(rng: &mut Rng, world: &World, number: usize, tally: &Mutex<Tally>) {
     let (folder, declared) = registry(rng, world);
     let egret = Egret::with_settings(&folder.settings());
     let questions: Vec<Question> = (0..ASKS).map(|_| Question::new(rng, world, &declared)).collect();
-    let answers: Vec<(Value, Answer)> =
-        questions.iter().map(|question| (question.explained(&folder), question.asked(&egret))).collect();
+    let ask = |question: &Question| {
+        let explained = question.explained(&folder);
+        let answer = question.asked(&egret, explained["tunnel"] == "opaque");
+        (explained, answer)
+    };
+    let answers: Vec<(Value, Answer)> = questions.iter().map(ask).collect();
     let mut lines = Vec::new();
     eventually("each flow is logged", || {
         lines = egret.stdout.so_far();
@@ -140,6 +147,7 @@ fn judge(rng: &mut Rng, world: &World, number: usize, tally: &Mutex<Tally>) {
         tally.refused += usize::from(explained["decision"] == "deny");
         tally.answered += usize::from(explained["decision"] == "allow" && answer.error.is_none());
         tally.clusters += usize::from(explained["cluster"].as_str().is_some_and(|name| name.starts_with("outbound|")));
+        tally.inconsistent += usize::from(line.is_some_and(|line| line["inconsistent"].is_string()));
         if let Err(why) = compare(explained, answer, line) {
             let line = line.map_or("none with this id".to_owned(), Value::to_string);
             let settings = std::fs::read_to_string(folder.settings()).unwrap();
@@ -177,7 +185,8 @@ fn compare(explained: &Value, answer: &Answer, line: Option<&Value>) -> Result<(
     if explained["decision"] == "deny" {
         expect("status", &explained["status"], answer.status.into())?;
         expect("reason", &explained["reason"], logged.into())?;
-        if answer.status.is_some() {
+        // What is inconsistent is refused behind the 200.
+        if answer.status.is_some() && logged != Some("inconsistent_tunnel") {
             expect("error", &explained["error"], answer.error.as_deref().into())?;
         }
     } else if let Some(reason) = logged.filter(|reason| !OF_THE_NETWORK.contains(reason)) {
@@ -186,6 +195,11 @@ fn compare(explained: &Value, answer: &Answer, line: Option<&Value>) -> Result<(
         expect("status", &explained["status"], answer.status.into())?;
     }
     expect("cluster", &explained["cluster"], line["upstream_cluster"].clone())?;
+    let stage = explained["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "consistency").unwrap();
+    if logged.is_none_or(|reason| reason == "inconsistent_tunnel") && answer.said_name {
+        let unfit = stage["result"] == "refuse" || stage["text"].as_str().unwrap().contains("it is logged");
+        expect("inconsistency", &unfit.into(), line["inconsistent"].is_string().into())?;
+    }
     // The log calls the refusing route block_all, as Istio does, and knows none of flows by SNI.
     if answer.status.is_some() && !explained["route"].is_null() {
         expect("route", &explained["route"], line["route_name"].clone())?;
@@ -199,7 +213,7 @@ fn compare(explained: &Value, answer: &Answer, line: Option<&Value>) -> Result<(
 /// One flow as a client asks for it.
 enum Question {
     /// To the `proxy` listener, with credentials perhaps.
-    Request { method: &'static str, target: String, user: Option<&'static str> },
+    Request { method: &'static str, target: String, user: Option<&'static str>, sni: Option<&'static str> },
     /// A ClientHello to the `sni` listener.
     Hello { name: String },
 }
@@ -213,6 +227,8 @@ struct Answer {
     /// The listener that was asked and our address there: by these the line is found.
     listener: &'static str,
     client: SocketAddr,
+    /// A ClientHello went through the tunnel.
+    said_name: bool,
 }
 
 impl Question {
@@ -235,12 +251,15 @@ impl Question {
         };
         let user = pick(rng, &[None, Some("ann"), Some("ann"), Some("bob")]);
         if rng.bool() {
-            return Self::Request { method: "CONNECT", target: format!("{host}{port}"), user };
+            let sni = pick(rng, &[None, Some("a.test"), Some("b.test"), Some("api.c.test"), Some("other.x.c.test")]);
+            let same = SAID_NAMES.into_iter().find(|name| *name == host);
+            let sni = if rng.bool() { same.or(sni) } else { sni };
+            return Self::Request { method: "CONNECT", target: format!("{host}{port}"), user, sni };
         }
         let scheme = pick(rng, &["http", "http", "http", "http", "https", "HTTP", "ws", "ftp"]);
         let path = pick(rng, &["/", "/a/b?c=d", "", "/%2e%2e/x", "?q", "/#f"]);
         let method = pick(rng, &["GET", "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PURGE"]);
-        Self::Request { method, target: format!("{scheme}://{host}{port}{path}"), user }
+        Self::Request { method, target: format!("{scheme}://{host}{port}{path}"), user, sni: None }
     }
 
     /// What the command says.
@@ -248,8 +267,9 @@ impl Question {
         let settings = folder.settings();
         let mut args = vec!["explain", "-c", settings.to_str().unwrap(), "-o", "json", "--resolve"];
         match self {
-            Self::Request { method, target, user } => {
+            Self::Request { method, target, user, sni } => {
                 args.extend(["-X", method]);
+                args.extend(sni.iter().flat_map(|sni| ["--sni", sni]));
                 args.extend(user.iter().flat_map(|user| ["--user", user]));
                 args.extend(["--", target.as_str()]);
             }
@@ -264,9 +284,9 @@ impl Question {
     }
 
     /// What the proxy does.
-    fn asked(&self, egret: &Egret) -> Answer {
+    fn asked(&self, egret: &Egret, is_opaque: bool) -> Answer {
         match self {
-            Self::Request { method, target, user } => {
+            Self::Request { method, target, user, sni } => {
                 let authority = target.split_once("://").map_or(target.as_str(), |(_, rest)| rest);
                 let authority = authority.split(['/', '?', '#']).next().unwrap();
                 let mut stream = client::dial(egret.proxy());
@@ -275,16 +295,23 @@ impl Question {
                 write!(stream, "{method} {target} HTTP/1.1\r\nHost: {authority}\r\n{credentials}\r\n").unwrap();
                 let head = read_head(&mut stream).unwrap_or_else(|| panic!("no answer to {self}"));
                 let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                let sni = sni.filter(|_| is_opaque && status == 200);
+                if let Some(sni) = sni {
+                    stream.write_all(&hello::of(sni)).unwrap();
+                    let _ = stream.read(&mut [0; 64]); // an alert of ours, or the end that the origin makes of it
+                }
                 let error = head.split("; error=").nth(1);
                 let error = error.map(|rest| rest.split([';', '\r']).next().unwrap().to_owned());
-                Answer { status: Some(status), error, listener: "proxy", client: stream.local_addr().unwrap() }
+                let client = stream.local_addr().unwrap();
+                Answer { status: Some(status), error, listener: "proxy", client, said_name: sni.is_some() }
             }
             Self::Hello { name } => {
                 let mut stream = client::dial(egret.address("sni"));
-                stream.write_all(&client_hello(name)).unwrap();
+                stream.write_all(&hello::of(name)).unwrap();
                 // An alert of ours, or the end that the origin makes of it.
                 let _ = stream.read(&mut [0; 64]);
-                Answer { status: None, error: None, listener: "sni", client: stream.local_addr().unwrap() }
+                let client = stream.local_addr().unwrap();
+                Answer { status: None, error: None, listener: "sni", client, said_name: false }
             }
         }
     }
@@ -293,7 +320,7 @@ impl Question {
 impl std::fmt::Display for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Request { method, target, user } => write!(f, "{method} {target} as {user:?}"),
+            Self::Request { method, target, user, sni } => write!(f, "{method} {target} as {user:?} with SNI {sni:?}"),
             Self::Hello { name } => write!(f, "ClientHello for {name}"),
         }
     }
@@ -304,17 +331,6 @@ const PASSWORD: &str = "secret";
 fn base64(user: &str, password: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
-}
-
-fn client_hello(name: &str) -> Vec<u8> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).unwrap();
-    hello
 }
 
 const ASKED_HOSTS: [&str; 36] = [
@@ -355,6 +371,9 @@ const ASKED_HOSTS: [&str; 36] = [
     "-a.test",
     "user@a.test",
 ];
+
+/// Names that clients say in tunnels that they asked for.
+const SAID_NAMES: [&str; 6] = ["a.test", "b.test", "d.test", "api.c.test", "other.x.c.test", "unknown.test"];
 
 const DECLARED_HOSTS: [&str; 12] = [
     "a.test",
@@ -405,6 +424,7 @@ fn settings(rng: &mut Rng, world: &World, htpasswd: &Path) -> String {
         rng,
         &["[127.0.0.0/8]", "[127.0.0.0/8]", "[127.0.0.0/8]", "[127.0.0.0/8, \"::1/128\"]", "[127.0.0.1/32]", "[]"],
     );
+    let consistency = pick(rng, &["auto", "auto", "enforce", "warn", "off"]);
     let closed = pick(rng, &["[]", "[]", "[]", "[]", "[127.0.0.2/32]", "[127.0.0.0/8]"]);
     let clients = if rng.u8(..30) == 0 { "[192.0.2.0/24]" } else { "[127.0.0.0/8]" };
     let basic =
@@ -420,7 +440,7 @@ fn settings(rng: &mut Rng, world: &World, htpasswd: &Path) -> String {
         "listeners:\n- {{ name: proxy, address: \"127.0.0.1:0\", clients: {{ from: {clients}{basic} }} }}\n\
          - {{ name: sni, protocol: sni, address: \"127.0.0.1:0\" }}\n\
          mesh: {{ outboundTrafficPolicy: {mode}, accessLogEncoding: JSON }}\n\
-         addresses: {{ allow: {opened}, deny: {closed} }}\ndns: {{ servers: [\"{}\"], hosts: null }}\nallow: [{}]\n\
+         consistency: {{ mode: {consistency} }}\naddresses: {{ allow: {opened}, deny: {closed} }}\ndns: {{ servers: [\"{}\"], hosts: null }}\nallow: [{}]\n\
          resources: [rules.yaml]\n",
         world.dns.address,
         allow.join(", ")
@@ -501,7 +521,9 @@ fn service_entry(rng: &mut Rng, world: &World, index: usize, declared: &mut Vec<
     if rng.u8(..6) == 0 {
         let _ = writeln!(spec, "exportTo: {}", pick(rng, &["[\".\"]", "[\"*\"]", "[\"~\"]", "[default]", "[other]"]));
     }
-    let metadata = match rng.u8(..8) {
+    let metadata = match rng.u8(..10) {
+        3 => ", annotations: { egret.dev/consistency: off }",
+        4 => ", annotations: { egret.dev/consistency: enforce }",
         0 | 1 => ", annotations: { egret.dev/allow-addresses: 127.0.0.0/8 }",
         2 => ", namespace: other",
         _ => "",

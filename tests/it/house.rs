@@ -13,9 +13,10 @@ const FLOORS: [&[&str]; 8] = [
     &["app"],
     &["cli"],
 ];
-const BESIDE: [(&str, &str); 2] = [
+const BESIDE: [(&str, &str); 3] = [
     ("tls", "stream"),    // a handshake takes a stream and gives one back
     ("drain", "account"), // the end begins with the live tunnels that carry nothing
+    ("relay", "route"),   // the first bytes of a tunnel are held against what was asked
 ];
 const CONTROL: [&str; 3] = ["config", "app", "cli"]; // all others are the data plane
 

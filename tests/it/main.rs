@@ -6,6 +6,7 @@ mod attacks;
 mod cli;
 mod clients;
 mod commands;
+mod consistency;
 mod descriptors;
 mod dns_storm;
 mod drain;

@@ -62,6 +62,7 @@ pub(super) enum Ours {
     Identity,
     Rule,
     WouldDeny,
+    Inconsistent,
     Hop,
     HopStatus,
     Attempts,
@@ -149,13 +150,14 @@ impl Part {
 
 impl Ours {
     /// In the order of their keys.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Listener,
         Self::Reason,
         Self::Detail,
         Self::Identity,
         Self::Rule,
         Self::WouldDeny,
+        Self::Inconsistent,
         Self::Hop,
         Self::HopStatus,
         Self::Attempts,
@@ -173,6 +175,7 @@ impl Ours {
             Self::Identity => "identity",
             Self::Rule => "rule",
             Self::WouldDeny => "would_deny",
+            Self::Inconsistent => "inconsistent",
             Self::Hop => "hop",
             Self::HopStatus => "hop_status",
             Self::Attempts => "attempts",
@@ -195,6 +198,7 @@ impl Ours {
             Self::Identity => peer(record.text(Field::Identity)),
             Self::Rule => peer(record.text(Field::Rule)),
             Self::WouldDeny => peer(record.text(Field::WouldDeny)),
+            Self::Inconsistent => peer(record.text(Field::Inconsistent)),
             Self::Hop => peer(trace.hop.as_deref().unwrap_or_default().as_bytes()),
             Self::HopStatus => trace.hop_status.map_or(Shown::Unset, |status| Shown::Number(status.into())),
             Self::Attempts if dialled => Shown::Number(trace.attempts.into()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::consistency;
 use super::plan::Plan;
 use super::question::Question;
 use super::report::{
@@ -129,12 +130,10 @@ impl Asking<'_> {
             }
             None => {
                 trail.pass(Stage::Route, place(&route.origin), plan.describe());
-                self.judge_addresses(&plan, &mut trail).err()
+                let addresses = self.judge_addresses(&plan, &mut trail);
+                addresses.and_then(|()| consistency::judge(question, route, self.snapshot, self.sni, &mut trail)).err()
             }
         };
-        if problem.is_none() {
-            trail.skip(Stage::Consistency, self.describe_consistency());
-        }
         let cluster = &route.cluster;
         Explanation {
             service: service.map(|service| service.host.to_string()),
@@ -205,6 +204,8 @@ impl Asking<'_> {
         let row = failure.as_ref().map(|failure| failure.error.row());
         let kind = self.listener.name.kind;
         let status = match &failure {
+            // It is judged behind the answer to CONNECT.
+            Some(failure) if failure.error == ErrorType::Inconsistent => status_if_allowed,
             Some(failure) => failure.error.status(kind),
             None => status_if_allowed,
         };
@@ -307,15 +308,6 @@ impl Asking<'_> {
             return Err(Failure::new(ErrorType::LoopDetected, format!("{peer} is this proxy itself")));
         }
         Ok(())
-    }
-
-    fn describe_consistency(&self) -> String {
-        match self.sni {
-            Some(sni) => {
-                format!("SNI {}: not compared with the target; this version does not check consistency", printable(sni))
-            }
-            None => "not checked by this version".to_owned(),
-        }
     }
 }
 

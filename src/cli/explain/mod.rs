@@ -1,6 +1,7 @@
 //! `egret explain`: how a flow would be handled, stage by stage, by the data plane's own function.
 
 mod answer;
+mod consistency;
 mod plan;
 mod question;
 mod report;

@@ -51,6 +51,11 @@ impl Trail {
         self.add(stage, Passed::Unknown, None, text);
     }
 
+    /// The same with the place of the rule that will decide.
+    pub(super) fn skip_at(&mut self, stage: Stage, at: Option<String>, text: String) {
+        self.add(stage, Passed::Unknown, at, text);
+    }
+
     fn add(&mut self, stage: Stage, result: Passed, at: Option<String>, text: String) {
         self.reports.push(StageReport { stage: stage.as_str(), result, at, text });
     }

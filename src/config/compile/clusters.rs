@@ -311,6 +311,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         AddressRules { policy: self.policy.clone(), opened }
     }
 
+    pub(super) fn consistency(&self, entry: &ServiceEntry<'_>) -> Option<Arc<crate::route::consistency::Policy>> {
+        super::consistency::of_entry(entry, self.settings)
+    }
+
     pub(super) fn registry(&self) -> &'c Registry<'c, 'r> {
         self.registry
     }

@@ -41,6 +41,7 @@ fn narrowed(service: &Service, endpoint: &Endpoint) -> Service {
         origin: service.origin.clone(),
         hosts: service.hosts.clone(),
         cluster: Arc::new(Cluster { discovery, ..Cluster::clone(&service.cluster) }),
+        consistency: service.consistency.clone(),
         routes: service.routes.clone(),
     }
 }

@@ -1,10 +1,12 @@
 //! Settings and resources to one [`Snapshot`]: everything that concerns several of them together.
 //!
 //! [`services`] which resource declares which host, seen from each namespace · [`rules`] the DestinationRule of a host · [`clusters`] what to
-//! connect to · [`routes`] VirtualServices · [`credentials`] files and Secrets · [`allow`] the one-line list.
+//! connect to · [`routes`] VirtualServices · [`credentials`] files and Secrets · [`allow`] the one-line list ·
+//! [`consistency`] what a tunnel may carry.
 
 pub mod allow;
 mod clusters;
+mod consistency;
 mod credentials;
 mod literals;
 mod notes;
@@ -67,7 +69,13 @@ pub fn compile(
         let view = seen.compile(&mut credentials, &mut notes);
         views.insert(namespace.clone(), view);
     }
-    let snapshot = Snapshot { generation, views, outbound: outbound(settings), https: credentials.system_roots() };
+    let snapshot = Snapshot {
+        generation,
+        views,
+        outbound: outbound(settings),
+        consistency: Arc::new(consistency::of_settings(settings)),
+        https: credentials.system_roots(),
+    };
     Compiled { snapshot, inputs: credentials.into_inputs() }
 }
 
@@ -160,6 +168,7 @@ impl Seen<'_, '_> {
                 protocol: declared.protocol,
                 origin: declared.entry.origin(declared.port.span),
                 hosts: declared.hosts.clone(),
+                consistency: consistency::of_entry(declared.entry, self.settings),
                 cluster,
                 routes,
             });

@@ -76,6 +76,7 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
                     protocol: declared.protocol,
                     origin: declared.entry.origin(declared.port.span),
                     hosts: declared.hosts.clone(),
+                    consistency: clusters.consistency(declared.entry),
                     cluster: clusters.own(declared, notes),
                     routes,
                 }));
@@ -104,6 +105,7 @@ fn add_undeclared(
         protocol: Protocol::Http,
         origin: service.resource.origin(host.span),
         hosts: Arc::new([host.value.clone()]),
+        consistency: None,
         cluster: to.cluster,
         routes: Some(routes),
     }));

@@ -12,6 +12,7 @@ use super::{ExportTo, SharedText, canonical_host, check_annotations, choice_anno
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::read::Fields;
 use crate::config::resource::Resource;
+use crate::config::settings::{CONSISTENCY_MODES, ConsistencyMode};
 use crate::config::source::{Span, Spanned};
 use crate::config::yaml::{Key, Node};
 use crate::flow::{Host, Origin};
@@ -101,6 +102,8 @@ pub struct Annotations {
     pub allow_addresses: Vec<IpNet>,
     /// `egret.dev/source`: own addresses to dial from.
     pub source: Vec<IpAddr>,
+    /// `egret.dev/consistency`: the rule of this service's tunnels.
+    pub consistency: Option<Spanned<ConsistencyMode>>,
     /// `egret.dev/proxy-http: absolute-form`: plain HTTP goes to this parent in absolute-form.
     pub absolute_form: bool,
 }
@@ -562,16 +565,13 @@ impl Annotations {
             return Self::default();
         }
         check_annotations(resource, KNOWN_ANNOTATIONS, cx);
-        if let Some(text) = resource.metadata.annotations.get(CONSISTENCY) {
-            let choices = [("auto", ()), ("enforce", ()), ("warn", ()), ("off", ())];
-            if choice_annotation(resource, CONSISTENCY, &choices, cx).is_some() {
-                cx.report(Code::Ignored, text.span, "consistency per service is not carried out yet");
-            }
-        }
+        let consistency = choice_annotation(resource, CONSISTENCY, &CONSISTENCY_MODES, cx);
+        let consistency = consistency.zip(resource.metadata.annotations.get(CONSISTENCY));
         let absolute_form = choice_annotation(resource, PROXY_HTTP, PROXY_HTTP_FORMS, cx);
         Self {
             allow_addresses: list_annotation(resource, ALLOW_ADDRESSES, parse_network, cx),
             source: list_annotation(resource, SOURCE, str::parse::<IpAddr>, cx),
+            consistency: consistency.map(|(value, text)| Spanned { value, span: text.span }),
             absolute_form: absolute_form.unwrap_or(false),
         }
     }

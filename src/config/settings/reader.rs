@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Addresses, Admin, Consistency, ConsistencyMode, Dial, Document, Files, MountedSecret, OnRevoke, ResourceInput,
-    Settings, Via, dns, limits, listeners, mesh, values,
+    Addresses, Admin, CONSISTENCY_MODES, Consistency, ConsistencyMode, Dial, Document, Files, MountedSecret, OnRevoke,
+    ResourceInput, Settings, Via, dns, limits, listeners, mesh, values,
 };
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::names::{namespace, object_name};
@@ -144,28 +144,14 @@ fn read_addresses(mut fields: Fields<'_>, cx: &mut Context<'_>) -> Addresses {
 }
 
 fn read_consistency(mut fields: Fields<'_>, cx: &mut Context<'_>) -> Consistency {
-    let modes = [
-        ("auto", ConsistencyMode::Auto),
-        ("enforce", ConsistencyMode::Enforce),
-        ("warn", ConsistencyMode::Warn),
-        ("off", ConsistencyMode::Off),
-    ];
     let (mode, ech) = (fields.get("mode"), fields.get("ech"));
     let consistency = Consistency {
-        mode: mode.and_then(|node| node.one_of(&modes, cx)).unwrap_or_default(),
+        mode: mode.and_then(|node| node.one_of(&CONSISTENCY_MODES, cx)).unwrap_or_default(),
         deny_ech: ech.and_then(|node| node.one_of(&[("allow", false), ("deny", true)], cx)).unwrap_or_default(),
     };
-    if let (ConsistencyMode::Enforce, Some(node)) = (consistency.mode, mode) {
-        let message = "not supported yet: what flows is not compared with what was asked";
-        cx.report_value(Code::NotSupported, node, message).help("leave it out");
-    }
-    if let (ConsistencyMode::Warn, Some(node)) = (consistency.mode, mode) {
-        let message = "not supported yet, and ignored: what flows is not compared with what was asked";
-        cx.report_value(Code::Ignored, node, message);
-    }
-    if let (true, Some(node)) = (consistency.deny_ech, ech) {
-        let message = "not supported yet: encrypted ClientHellos are not looked for";
-        cx.report_value(Code::NotSupported, node, message).help("leave it out");
+    if let (ConsistencyMode::Off, true, Some(node)) = (consistency.mode, consistency.deny_ech, ech) {
+        let message = "with `mode: off` nothing is judged, so encrypted ClientHellos pass";
+        cx.report_value(Code::Conflict, node, message).help("leave `mode` out, or write `ech: allow`");
     }
     fields.finish(cx);
     consistency

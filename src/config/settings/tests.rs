@@ -270,16 +270,12 @@ fn mistakes_are_named_with_place_and_path() {
             "1:12: warning[W001]: gateways[0]: gateways are not supported yet: this one is not opened",
         ),
         (
-            "consistency: { mode: enforce }",
-            "1:22: error[E036]: consistency.mode: not supported yet: what flows is not compared with what was asked (leave it out)",
+            "consistency: { mode: strict }",
+            "1:22: error[E033]: consistency.mode: \"strict\" is none of the values known here (one of auto, enforce, warn, off)",
         ),
         (
-            "consistency: { mode: warn }",
-            "1:22: warning[W001]: consistency.mode: not supported yet, and ignored: what flows is not compared with what was asked",
-        ),
-        (
-            "consistency: { ech: deny }",
-            "1:21: error[E036]: consistency.ech: not supported yet: encrypted ClientHellos are not looked for (leave it out)",
+            "consistency: { mode: off, ech: deny }",
+            "1:32: error[E043]: consistency.ech: with `mode: off` nothing is judged, so encrypted ClientHellos pass (leave `mode` out, or write `ech: allow`)",
         ),
         (
             "dns: { servers: [] }",

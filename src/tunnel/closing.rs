@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::patience::Patience;
 use crate::stream::Stream;
-use crate::tunnel::patience::Patience;
 
 /// Closes our side and reads on for a moment: closing with unread bytes resets the connection, and the reset can overtake the answer.
-pub(super) async fn linger(stream: &mut Stream, patience: &mut Patience) {
+pub(crate) async fn linger(stream: &mut Stream, patience: &mut Patience) {
     let mut left = LINGER_BYTES_MAX;
     let reading = async {
         let mut scratch = vec![0; 4096]; // on the heap: an array would make the future of every connection so much larger

@@ -1,0 +1,109 @@
+//! Holds the first bytes of a client until it is known that they fit what the tunnel was asked for; bytes of the upstream never wait.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use crate::flow::Finding;
+use crate::route::Expected;
+use crate::route::consistency::{FIRST_BYTES_MAX, Judgement};
+
+/// Watches a tunnel until the client's first bytes are judged. Gone then, unless there is a finding to tell of.
+///
+/// Boxed, because an idle tunnel pays for the place of it. The usual hello comes whole: it is judged where it was read, nothing is
+/// copied and no timer set.
+#[derive(Debug)]
+pub struct Guard {
+    expected: Expected,
+    /// What has come so far, while it is not enough.
+    seen: Vec<u8>,
+    /// Set when the first bytes were not enough.
+    timer: Option<Pin<Box<Sleep>>>,
+    finding: Option<Finding>,
+}
+
+/// What is to be done with bytes that were read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// They go on.
+    Pass,
+    /// They are kept here.
+    Hold,
+    /// These go on in their place: what was kept, and they behind it.
+    Release(Box<[u8]>),
+    /// They go nowhere, and the tunnel ends.
+    Refuse,
+}
+
+impl Guard {
+    /// Watches for what is expected of the client.
+    pub fn new(expected: Expected) -> Box<Self> {
+        Box::new(Self { expected, seen: Vec::new(), timer: None, finding: None })
+    }
+
+    /// Looks at bytes of the client, none at its end; takes the guard out once nothing is left to do.
+    pub(super) fn look(guard: &mut Option<Box<Self>>, bytes: &[u8]) -> Look {
+        let Some(watching) = guard.as_deref_mut().filter(|guard| guard.finding.is_none()) else { return Look::Pass };
+        let is_end = bytes.is_empty();
+        let judgement = match (watching.seen.as_slice(), is_end) {
+            ([], true) => Judgement::Fits, // it left without a word
+            ([], false) => watching.expected.judge(bytes, false),
+            _ => {
+                watching.seen.extend_from_slice(bytes);
+                watching.expected.judge(&watching.seen, is_end)
+            }
+        };
+        let is_enforced = watching.expected.is_enforced();
+        match judgement {
+            Judgement::More => {
+                if watching.seen.is_empty() {
+                    watching.seen.extend_from_slice(bytes);
+                    watching.timer = Some(Box::pin(sleep(FIRST_BYTES_TIME)));
+                }
+                debug_assert!(watching.seen.len() < FIRST_BYTES_MAX, "undecided at the limit is a finding");
+                if is_enforced { Look::Hold } else { Look::Pass }
+            }
+            Judgement::Fits => {
+                let seen = std::mem::take(&mut watching.seen);
+                *guard = None;
+                if is_enforced && !seen.is_empty() { Look::Release(seen.into()) } else { Look::Pass }
+            }
+            Judgement::Unfit(finding) => watching.found(finding),
+        }
+    }
+
+    /// Ready once what was seen has waited too long for the rest, and the tunnel is refused for it.
+    pub(super) fn poll_late(guard: &mut Option<Box<Self>>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(watching) = guard.as_deref_mut() else { return Poll::Pending };
+        let Some(timer) = &mut watching.timer else { return Poll::Pending };
+        std::task::ready!(timer.as_mut().poll(cx));
+        match watching.found(Finding::undecided("what the client speaks was not clear in time")) {
+            Look::Refuse => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// What does not fit; where that is not enforced, the tunnel goes on.
+    pub(super) fn finding(&self) -> Option<(&Finding, &Expected)> {
+        self.finding.as_ref().map(|finding| (finding, &self.expected))
+    }
+
+    /// True while bytes of the client wait here.
+    pub(super) fn is_holding(&self) -> bool {
+        self.expected.is_enforced() && !self.seen.is_empty()
+    }
+
+    fn found(&mut self, finding: Finding) -> Look {
+        self.finding = Some(finding);
+        self.timer = None;
+        if self.expected.is_enforced() {
+            return Look::Refuse;
+        }
+        self.seen = Vec::new();
+        Look::Pass
+    }
+}
+
+const FIRST_BYTES_TIME: Duration = Duration::from_secs(5); // CONTRACT "consistency"; as long as an sni listener waits for a hello
