@@ -59,6 +59,10 @@ impl Bench {
         }
 
         for round in 0..scenario.rounds(plan.rounds) {
+            // To and fro: who comes late in one round comes early in the next, and a machine that gets slower harms nobody.
+            if round > 0 {
+                field.reverse();
+            }
             for (row, running) in &mut field {
                 progress.set_message(format!("{} {} {}", scenario.name(), round + 1, row.contestant.name()));
                 if row.failure.is_none() {
@@ -72,6 +76,7 @@ impl Bench {
             }
         }
 
+        field.sort_by_key(|(row, _)| plan.contestants.iter().position(|contestant| *contestant == row.contestant));
         if syscalls::are_counted_in(scenario) {
             for (row, running) in &mut field {
                 progress.set_message(format!("{} system calls {}", scenario.name(), row.contestant.name()));

@@ -49,7 +49,8 @@ impl Report<'_> {
         );
         line(
             &mut text,
-            "CPU is that of the proxy's processes, on a core of their own; clients and origin share the other core.\n",
+            "CPU is that of the proxy's processes, on a core of their own; clients and origin share the other core. \
+             Ratios are medians of the ratio within each round.\n",
         );
         for item in machine::summary() {
             line(&mut text, format!("* {item}"));
@@ -108,7 +109,7 @@ impl Report<'_> {
 
     fn aim(&self, aim: &Aim) -> String {
         let found = self.row(aim.scenario, Contestant::Egret).and_then(|egret| match aim.of {
-            Of::Times(peer) => Some(egret.figure()?.median / self.row(aim.scenario, peer)?.figure()?.median),
+            Of::Times(peer) => egret.times(self.row(aim.scenario, peer)?),
             Of::Figure => Some(egret.figure()?.median),
             Of::Calls => egret.calls_total(),
             Of::LeftAfterBurst => {
@@ -136,14 +137,14 @@ impl Report<'_> {
             ),
         );
         line(&mut text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
-        let median = |contestant| Some(self.row(scenario, contestant)?.figure()?.median);
+        let (floor, egret) = (self.row(scenario, Contestant::Floor), self.row(scenario, Contestant::Egret));
         for row in self.rows.iter().filter(|row| row.scenario == scenario) {
             let mut cells = vec![row.contestant.name().to_owned()];
             let figure = row.figure();
             cells.push(number(figure.map(|figure| figure.median)));
             cells.push(number(figure.map(|figure| figure.least)));
-            cells.push(number(figure.zip(median(Contestant::Floor)).map(|(figure, floor)| figure.median / floor)));
-            cells.push(number(figure.zip(median(Contestant::Egret)).map(|(figure, egret)| egret / figure.median)));
+            cells.push(number(floor.and_then(|floor| row.times(floor))));
+            cells.push(number(egret.and_then(|egret| egret.times(row))));
             for percentile in [50.0, 99.0] {
                 cells.push(
                     figure.map_or_else(|| "–".to_owned(), |_| duration(row.latency.value_at_percentile(percentile))),
@@ -259,7 +260,7 @@ struct Aim {
 }
 
 enum Of {
-    /// egret's median, in medians of this one
+    /// egret's figure, in those of this one
     Times(Contestant),
     Figure,
     Calls,

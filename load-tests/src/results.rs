@@ -95,12 +95,26 @@ impl Row {
 
     /// In the scenario's unit; `None` if no round came to its end.
     pub(crate) fn figure(&self) -> Option<Figure> {
+        Figure::of(self.values().into_iter())
+    }
+
+    /// This row's figure in those of `other`: the median of what the two gave in the same round, one right after the other.
+    ///
+    /// The speed of a shared machine changes by half within seconds; two medians of their own may come from different minutes.
+    pub(crate) fn times(&self, other: &Self) -> Option<f64> {
+        let pairs = self.values().into_iter().zip(other.values());
+        Some(Figure::of(pairs.map(|(own, other)| own / other))?.median)
+    }
+
+    /// In the scenario's unit, round by round.
+    fn values(&self) -> Vec<f64> {
+        let rounds = self.rounds.iter();
         match self.scenario {
-            Scenario::Idle => Figure::of(self.memory.iter().map(|memory| memory.per_tunnel() / 1000.0)),
+            Scenario::Idle => self.memory.iter().map(|memory| memory.per_tunnel() / 1000.0).collect(),
             Scenario::Bulk1 | Scenario::Bulk16 => {
-                Figure::of(self.rounds.iter().map(|round| round.cpu.as_secs_f64() / (round.bytes as f64 / 1e9)))
+                rounds.map(|round| round.cpu.as_secs_f64() / (round.bytes as f64 / 1e9)).collect()
             }
-            _ => Figure::of(self.rounds.iter().map(|round| round.cpu.as_secs_f64() * 1e6 / round.operations as f64)),
+            _ => rounds.map(|round| round.cpu.as_secs_f64() * 1e6 / round.operations as f64).collect(),
         }
     }
 
@@ -170,6 +184,25 @@ mod tests {
         row.rounds.push(round);
         assert_eq!(row.figure(), Some(Figure { median: 90.0, least: 90.0 }));
         assert_eq!(row.busy(), Some(0.5));
+    }
+
+    #[test]
+    fn two_rows_are_compared_within_each_round() {
+        let row = |contestant, micros: [u64; 3]| {
+            let mut row = Row::new(Scenario::Connect, contestant, false);
+            row.rounds.extend(micros.map(|micros| Round {
+                operations: 1,
+                bytes: 0,
+                cpu: Duration::from_micros(micros),
+                wall: Duration::from_millis(1),
+                elsewhere: 0.0,
+            }));
+            row
+        };
+        let (floor, egret) = (row(Contestant::Floor, [100, 200, 300]), row(Contestant::Egret, [110, 220, 600]));
+        let times = egret.times(&floor).unwrap_or_default();
+        assert!((times - 1.1).abs() < 1e-9, "{times}");
+        assert_eq!(egret.times(&Row::new(Scenario::Connect, Contestant::Nginx, false)), None);
     }
 
     #[test]
