@@ -1,9 +1,10 @@
 //! Who may use a listener, and how much of it: source addresses, and connections open at once in all and per client.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
 
 use crate::account::metrics;
 

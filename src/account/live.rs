@@ -1,12 +1,12 @@
 //! Live tunnels: their byte counts, and the way to end one from outside (drain, revocation, an operator).
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use foldhash::HashMap;
 use futures_util::task::AtomicWaker;
 
 use super::metrics;

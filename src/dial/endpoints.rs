@@ -1,11 +1,12 @@
 //! Which endpoint of a cluster a flow goes to, and how many flows each one has. Live state, keyed by cluster name and address, so
 //! that it survives snapshots.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
 
 use crate::flow::Host;
 use crate::route::Cluster;

@@ -1,14 +1,15 @@
 //! Idle upstream connections: kept by what they are, the last one used first, the oldest out when the pool is full.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop::unconstrained;
 
@@ -68,6 +69,9 @@ struct Held {
     since: Instant,
 }
 
+/// One for all keys, which are compared by their hashes first.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
 const NONE: u32 = u32::MAX;
 const IDLE_TIME: Duration = Duration::from_secs(60); // below the 65 to 75 s after which nginx and Apache's peers close
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,9 +79,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 impl PoolKey {
     pub(super) fn new(cluster: &Arc<Cluster>, target: &Target) -> Self {
         let target = depends_on_target(cluster).then(|| target.clone());
-        let mut hasher = DefaultHasher::new();
-        (&cluster.name, &target).hash(&mut hasher);
-        Self { hash: hasher.finish(), cluster: cluster.clone(), target }
+        Self { hash: KEYS.hash_one((&cluster.name, &target)), cluster: cluster.clone(), target }
     }
 }
 
@@ -224,7 +226,7 @@ impl Idle {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: HashMap::default(),
             oldest: NONE,
             newest: NONE,
             max,

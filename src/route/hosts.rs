@@ -5,8 +5,9 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 /// Finds the most specific pattern that covers a name: the exact one, else the longest wildcard.
 ///
@@ -27,9 +28,9 @@ pub struct HostIndex<T> {
 impl<T> Default for HostIndex<T> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
-            suffixes: HashMap::new(),
-            partials: HashMap::new(),
+            exact: HashMap::default(),
+            suffixes: HashMap::default(),
+            partials: HashMap::default(),
             partial_lengths: Vec::new(),
             all: None,
         }

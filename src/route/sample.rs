@@ -1,6 +1,6 @@
 //! Small snapshots for tests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub(crate) fn snapshot(mode: Mode, services: Vec<Service>) -> Snapshot {
 pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
     Snapshot {
         generation: 1,
-        views: HashMap::from([("default".into(), view)]),
+        views: [("default".into(), view)].into_iter().collect(),
         outbound: Outbound { mode, origin: origin("", 3) },
         consistency: Arc::new(policy(consistency::Mode::Off)),
         https: Err("no roots in this test".into()),

@@ -1,9 +1,9 @@
 //! All rules compiled, one immutable generation, and the decision for one flow.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 
 use super::cluster::{Cluster, Origination, Sni};
@@ -198,7 +198,7 @@ impl View {
         Self {
             unknown,
             hosts: HostIndex::default(),
-            literals: HashMap::new(),
+            literals: HashMap::default(),
             networks: Vec::new(),
             nearby: NearbyHosts::default(),
         }
@@ -219,7 +219,7 @@ impl View {
         let length = net.prefix_len();
         let at = self.networks.partition_point(|(other, _)| *other > length);
         if self.networks.get(at).is_none_or(|(other, _)| *other != length) {
-            self.networks.insert(at, (length, HashMap::new()));
+            self.networks.insert(at, (length, HashMap::default()));
         }
         insert(self.networks[at].1.entry(net.trunc()).or_default(), service)
     }

@@ -63,7 +63,7 @@ pub fn compile(
     let mut notes = Notes::new(diagnostics);
     let mut credentials = Credentials::new(&settings.files.root, std::mem::take(&mut written.secrets));
     let policy = Arc::new(settings.addresses.policy());
-    let mut views = HashMap::new();
+    let mut views = foldhash::HashMap::default();
     for namespace in namespaces(settings) {
         let mut seen = Seen { settings, written: &written, policy: &policy, namespace: &namespace };
         let view = seen.compile(&mut credentials, &mut notes);
