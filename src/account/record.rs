@@ -2,12 +2,11 @@
 //!
 //! How a line looks is [`super::format`]'s; where it goes, the writer's.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Account, metrics};
-use crate::flow::{DialTrace, Failure, Finding, Host, Identity, ListenerKind, Outcome, Scheme, Source, Target};
+use crate::flow::{DialTrace, Failure, Finding, Identity, ListenerKind, Outcome, Scheme, Source, Target};
 
 /// Everything the access log may say of one flow.
 ///
@@ -305,15 +304,8 @@ impl AccessRecord {
             return;
         }
         let start = self.text.len();
-        match &target.host {
-            Host::Name(name) => self.text.extend_from_slice(name.as_str().as_bytes()),
-            Host::Ip(std::net::IpAddr::V6(ip)) => write!(self.text, "[{ip}]").expect("a Vec takes everything"),
-            Host::Ip(ip) => write!(self.text, "{ip}").expect("a Vec takes everything"),
-        }
-        if default_port != Some(target.port) {
-            self.text.push(b':');
-            self.text.extend_from_slice(itoa::Buffer::new().format(target.port).as_bytes());
-        }
+        let port = (default_port != Some(target.port)).then_some(target.port);
+        target.put_with_port(&mut self.text, port);
         self.spans[Field::Authority as usize] = Span { start: start as u32, end: self.text.len() as u32 };
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use finding::{Finding, Speaks, Unfit};
 pub use limits::Limits;
 pub use outcome::{DialTrace, Ending, ErrorType, Failure, Outcome, Side};
-pub use target::{Host, Name, Target, TargetError};
+pub use target::{Host, Name, Target, TargetError, put_ip};
 
 /// One client request as policy sees it, borrowed from the bytes it came in.
 ///

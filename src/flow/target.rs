@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use bytes::BufMut;
 use thiserror::Error;
 
 /// A host and a port as asked for, in canonical form.
@@ -87,6 +88,48 @@ impl Target {
         };
         Ok(Self { host: Host::parse(host)?, port })
     }
+
+    /// Appends as it is displayed, without the formatter: `host:port`, IPv6 in brackets; `port: None` leaves the port out.
+    pub fn put_with_port(&self, out: &mut impl BufMut, port: Option<u16>) {
+        match &self.host {
+            Host::Name(name) => out.put_slice(name.as_str().as_bytes()),
+            Host::Ip(IpAddr::V6(ip)) => {
+                out.put_u8(b'[');
+                put_ip(out, IpAddr::V6(*ip));
+                out.put_u8(b']');
+            }
+            Host::Ip(ip) => put_ip(out, *ip),
+        }
+        if let Some(port) = port {
+            out.put_u8(b':');
+            out.put_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+    }
+}
+
+/// Appends an address as it is displayed. Addresses stand four times in each line of the log: the formatter would take as long for
+/// them as all the rest of the line.
+pub fn put_ip(out: &mut impl BufMut, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let (mut text, mut len) = ([b'.'; "255.255.255.255".len()], 0);
+            for octet in ip.octets() {
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                let leading = if octet >= 100 { 0 } else { 1 + usize::from(octet < 10) };
+                for digit in &digits[leading..] {
+                    text[len] = b'0' + digit;
+                    len += 1;
+                }
+                len += 1; // the dot
+            }
+            out.put_slice(&text[..len - 1]);
+        }
+        IpAddr::V6(ip) => {
+            let mut text = String::with_capacity("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len());
+            fmt::Write::write_fmt(&mut text, format_args!("{ip}")).expect("a String takes everything");
+            out.put_slice(text.as_bytes());
+        }
+    }
 }
 
 impl fmt::Display for Target {
@@ -111,6 +154,9 @@ impl Host {
         if let Some(inner) = text.strip_prefix(b"[") {
             let inner = inner.strip_suffix(b"]").ok_or(TargetError::BadIpv6)?;
             return parse_ipv6(inner);
+        }
+        if let Some(ip) = dotted_quad(text) {
+            return Ok(Self::Ip(IpAddr::V4(ip)));
         }
         if text.contains(&b':') {
             return parse_ipv6(text);
@@ -226,23 +272,57 @@ fn canonical_name(text: &[u8]) -> Result<String, TargetError> {
     if name.ends_with('.') {
         name.pop();
     }
-    if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        return Err(TargetError::BadName);
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && has_good_labels(name.as_bytes()) {
+        Ok(name)
+    } else {
+        Err(TargetError::BadName)
     }
-    let label_ok = |label: &str| {
-        (1..=LABEL_BYTES_MAX).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if name.split('.').all(label_ok) { Ok(name) } else { Err(TargetError::BadName) }
+}
+
+/// Letters, digits, `-` and `_`, no label empty or too long, no `-` at its ends. One pass: each flow comes through here.
+fn has_good_labels(name: &[u8]) -> bool {
+    let (mut label_len, mut before) = (0, b'.');
+    for &byte in name {
+        match byte {
+            b'.' if label_len == 0 || before == b'-' => return false,
+            b'.' => label_len = 0,
+            b'-' if label_len == 0 => return false,
+            b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                label_len += 1;
+                if label_len > LABEL_BYTES_MAX {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        before = byte;
+    }
+    label_len > 0 && before != b'-'
+}
+
+/// The usual spelling of an IPv4 address: four decimal numbers without leading zeros. Others take the long way.
+fn dotted_quad(text: &[u8]) -> Option<Ipv4Addr> {
+    if text.len() > "255.255.255.255".len() || !text.first()?.is_ascii_digit() {
+        return None;
+    }
+    let mut octets = [0u8; 4];
+    let mut parts = text.split(|&b| b == b'.');
+    for octet in &mut octets {
+        let digits = parts.next().filter(|digits| matches!(digits, [_] | [b'1'..=b'9', _] | [b'1'..=b'9', _, _]))?;
+        for digit in digits {
+            let value = digit.is_ascii_digit().then(|| digit - b'0')?;
+            *octet = octet.checked_mul(10)?.checked_add(value)?;
+        }
+    }
+    parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
 /// WHATWG URL, "ends in a number checker": such a host is an IPv4 address or an error, never a name.
 fn ends_in_number(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    last.bytes().all(|b| b.is_ascii_digit())
-        || last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    let bytes = name.as_bytes();
+    let last = bytes.iter().rposition(|b| *b == b'.').map_or(bytes, |dot| &bytes[dot + 1..]);
+    last.iter().all(u8::is_ascii_digit)
+        || last.strip_prefix(b"0x").is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// WHATWG URL, "IPv4 parser": one to four parts, the last fills the remaining bytes.
@@ -306,6 +386,25 @@ mod tests {
             "[::ffff:7f00:1]",
         ] {
             assert_eq!(host(text).unwrap(), "127.0.0.1", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_put_is_what_is_displayed() {
+        for text in ["1.2.3.4:1", "255.100.99.10:65535", "0.0.0.0:80", "[2001:db8::1]:443", "a.example:8080"] {
+            let (target, mut out) = (Target::parse_authority(text.as_bytes()).unwrap(), Vec::new());
+            target.put_with_port(&mut out, Some(target.port));
+            assert_eq!((String::from_utf8(out).unwrap(), target.to_string()), (text.to_owned(), text.to_owned()));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_short_way_of_a_dotted_quad_is_the_long_one(ip: Ipv4Addr, text in "[0-9]{1,3}(\\.[0-9]{1,3}){1,4}") {
+            proptest::prop_assert_eq!(dotted_quad(ip.to_string().as_bytes()), Some(ip));
+            let short = dotted_quad(text.as_bytes());
+            proptest::prop_assert!(short.is_none() || short == parse_ipv4(&text).ok());
+            proptest::prop_assert_eq!(short, text.parse().ok());
         }
     }
 

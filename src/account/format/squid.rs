@@ -5,9 +5,9 @@
 
 use super::escape::{self, Place};
 use super::operator::{millis, url_start};
-use super::{End, push_ip, push_number, time};
+use super::{End, push_number, time};
 use crate::account::record::{AccessRecord, Asked, Field, Message};
-use crate::flow::{Ending, ErrorType, Outcome, Side};
+use crate::flow::{Ending, ErrorType, Outcome, Side, put_ip};
 
 pub(super) fn line(out: &mut Vec<u8>, record: &AccessRecord, end: End) {
     push_number(out, end.at.as_secs());
@@ -21,7 +21,7 @@ pub(super) fn line(out: &mut Vec<u8>, record: &AccessRecord, end: End) {
     out.resize(width.saturating_sub(digits.len()).max(out.len()), b' ');
     out.extend_from_slice(digits);
     out.push(b' ');
-    push_ip(out, record.source.peer.ip());
+    put_ip(out, record.source.peer.ip().to_canonical());
     out.push(b' ');
     out.extend_from_slice(result(record).as_bytes());
     out.extend_from_slice(suffix(&record.outcome).as_bytes());
@@ -105,7 +105,7 @@ fn hierarchy(out: &mut Vec<u8>, record: &AccessRecord) {
         }
         (None, Some(upstream)) => {
             out.extend_from_slice(b"HIER_DIRECT/");
-            push_ip(out, upstream.ip());
+            put_ip(out, upstream.ip().to_canonical());
         }
         (None, None) => out.extend_from_slice(b"HIER_NONE/-"),
     }
