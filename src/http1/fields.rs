@@ -1,8 +1,8 @@
 //! The fields of a head as ranges of its bytes, and what framing and routing need to know of them, found in one pass.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::HeadError;
+use super::{HeadError, write};
 
 /// The fields of one head, in order and case as received.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub(super) struct Fields {
 }
 
 /// A part of a head's bytes. Heads are far below 4 GiB.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
     start: u32,
     end: u32,
@@ -22,6 +22,17 @@ pub(super) struct Span {
 pub(super) struct Field {
     name: Span,
     value: Span,
+}
+
+/// What becomes of a field on its way through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// It travels on as received.
+    Kept,
+    /// It ends here.
+    Dropped,
+    /// Another value stands in its place, under the name received.
+    Replaced,
 }
 
 /// What framing, routing and persistence need to know.
@@ -78,6 +89,42 @@ impl Fields {
         self.fields.iter().map(|field| (self.text(field.name), self.bytes(field.value)))
     }
 
+    /// Appends what travels on, in order. Most fields do, and are written as we would: neighbours go in one piece.
+    pub(super) fn pass(
+        &self,
+        out: &mut BytesMut,
+        mut judge: impl FnMut(&[u8]) -> Passing,
+        mut replace: impl FnMut(&mut BytesMut, &[u8]),
+    ) {
+        let mut run = Span::default();
+        for field in &self.fields {
+            let name = self.bytes(field.name);
+            match (judge(name), self.line(*field)) {
+                (Passing::Dropped, _) => {}
+                (Passing::Kept, Some(line)) if line.start == run.end => run.end = line.end,
+                (Passing::Kept, Some(line)) => out.put_slice(self.bytes(std::mem::replace(&mut run, line))),
+                (Passing::Kept, None) => {
+                    out.put_slice(self.bytes(std::mem::take(&mut run)));
+                    write::field_with(out, name, |out| out.put_slice(self.bytes(field.value)));
+                }
+                (Passing::Replaced, _) => {
+                    out.put_slice(self.bytes(std::mem::take(&mut run)));
+                    replace(out, name);
+                }
+            }
+        }
+        out.put_slice(self.bytes(run));
+    }
+
+    /// The field's line, where it is `name: value` without any other space.
+    fn line(&self, field: Field) -> Option<Span> {
+        let line = Span { start: field.name.start, end: field.value.end + 2 };
+        let colon = field.name.end as usize..field.value.start as usize;
+        let end = field.value.end as usize..line.end as usize;
+        let plain = self.raw.get(colon)? == b": " && self.raw.get(end)? == b"\r\n";
+        plain.then_some(line)
+    }
+
     pub(super) fn first(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|field| self.is_named(field, name)).map(|field| self.bytes(field.value))
     }
@@ -90,9 +137,9 @@ impl Fields {
         self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes())
     }
 
-    pub(super) fn nominates(&self, facts: &Facts, name: &str) -> bool {
+    pub(super) fn nominates(&self, facts: &Facts, name: &[u8]) -> bool {
         facts.connection.nominates
-            && self.all("connection").flat_map(members).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
+            && self.all("connection").flat_map(members).any(|member| member.eq_ignore_ascii_case(name))
     }
 
     /// `Upgrade` lists `websocket`, and `Connection` says that it is meant.

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 use memchr::memchr_iter;
 
-use super::fields::{Facts, Field, Fields, Sender, Span, is_token};
+use super::fields::{Facts, Field, Fields, Passing, Sender, Span, is_token};
 use super::target::{self, Parts, Path};
 use super::{BodyLength, HeadError, RequestTarget};
 use crate::flow::{Target, TargetError};
@@ -134,6 +134,16 @@ impl RequestHead {
         self.fields.iter()
     }
 
+    /// Appends the fields that `judge` lets travel on, in order and as received; `replace` writes those of which it says so.
+    pub fn pass_fields(
+        &self,
+        out: &mut BytesMut,
+        judge: impl FnMut(&[u8]) -> Passing,
+        replace: impl FnMut(&mut BytesMut, &[u8]),
+    ) {
+        self.fields.pass(out, judge, replace);
+    }
+
     /// The bytes of the head, as received.
     pub fn raw(&self) -> &[u8] {
         self.fields.raw()
@@ -157,7 +167,7 @@ impl RequestHead {
     }
 
     /// `Connection` names this field (any case): it does not travel on.
-    pub fn nominates(&self, name: &str) -> bool {
+    pub fn nominates(&self, name: &[u8]) -> bool {
         self.fields.nominates(&self.facts, name)
     }
 
@@ -201,6 +211,16 @@ impl ResponseHead {
         self.fields.iter()
     }
 
+    /// Appends the fields that `judge` lets travel on, in order and as received; `replace` writes those of which it says so.
+    pub fn pass_fields(
+        &self,
+        out: &mut BytesMut,
+        judge: impl FnMut(&[u8]) -> Passing,
+        replace: impl FnMut(&mut BytesMut, &[u8]),
+    ) {
+        self.fields.pass(out, judge, replace);
+    }
+
     /// The bytes of the head, as received.
     pub fn raw(&self) -> &[u8] {
         self.fields.raw()
@@ -217,7 +237,7 @@ impl ResponseHead {
     }
 
     /// `Connection` names this field (any case).
-    pub fn nominates(&self, name: &str) -> bool {
+    pub fn nominates(&self, name: &[u8]) -> bool {
         self.fields.nominates(&self.facts, name)
     }
 

@@ -11,5 +11,6 @@ pub mod write;
 
 pub use body::BodyLength;
 pub use error::HeadError;
+pub use fields::Passing;
 pub use head::{HeadLimits, RequestHead, ResponseHead, Version, parse_request, parse_response};
 pub use target::RequestTarget;

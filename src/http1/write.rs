@@ -7,11 +7,11 @@ use std::fmt::{Display, Write};
 use bytes::{BufMut, BytesMut};
 
 /// `METHOD target HTTP/1.1`.
-pub fn request_line(out: &mut BytesMut, method: &str, target: &str) {
+pub fn request_line(out: &mut BytesMut, method: &str, target: &[u8]) {
     out.reserve(method.len() + target.len() + " ".len() + REQUEST_LINE_END.len());
     out.put_slice(method.as_bytes());
     out.put_u8(b' ');
-    out.put_slice(target.as_bytes());
+    out.put_slice(target);
     out.put_slice(REQUEST_LINE_END);
 }
 
@@ -40,11 +40,11 @@ pub fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
-/// `name: value` of something displayed.
-pub fn field_display(out: &mut BytesMut, name: &str, value: &impl Display) {
-    out.put_slice(name.as_bytes());
+/// `name: value` of what the closure appends.
+pub fn field_with(out: &mut BytesMut, name: &[u8], value: impl FnOnce(&mut BytesMut)) {
+    out.put_slice(name);
     out.put_slice(b": ");
-    display(out, value);
+    value(out);
     out.put_slice(b"\r\n");
 }
 
@@ -96,9 +96,9 @@ mod tests {
     #[test]
     fn a_head_is_written_line_by_line() {
         let head = written(|out| {
-            request_line(out, "GET", "/a?b");
+            request_line(out, "GET", b"/a?b");
             field(out, "hOsT", b"a.com");
-            field_display(out, "Max-Forwards", &7);
+            field_with(out, b"Max-Forwards", |out| out.put_u8(b'7'));
             end(out);
         });
         assert_eq!(head, "GET /a?b HTTP/1.1\r\nhOsT: a.com\r\nMax-Forwards: 7\r\n\r\n");

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use crate::flow::{Scheme, Target};
-use crate::http1::{BodyLength, RequestHead, ResponseHead, Version, write};
+use crate::http1::{BodyLength, Passing, RequestHead, ResponseHead, Version, write};
 
 /// How a request goes out.
 #[derive(Clone, Copy, Debug)]
@@ -32,23 +32,37 @@ pub struct Outbound<'a> {
 pub fn write_request(out: &mut BytesMut, head: &RequestHead, to: &Outbound<'_>) {
     let authority = Authority { target: to.target, scheme: to.scheme };
     if to.absolute_form {
-        write::request_line(out, head.method(), &format!("{}://{authority}{}", to.scheme.as_str(), to.path));
+        let mut url = BytesMut::from(to.scheme.as_str());
+        url.put_slice(b"://");
+        authority.put(&mut url);
+        url.put_slice(to.path.as_bytes());
+        write::request_line(out, head.method(), &url);
     } else {
-        write::request_line(out, head.method(), to.path);
+        write::request_line(out, head.method(), to.path.as_bytes());
     }
     let mut has_host = false;
-    for (name, value) in head.fields() {
-        if name.eq_ignore_ascii_case("host") {
-            has_host = true;
-            write::field_display(out, name, &authority);
-        } else if name.eq_ignore_ascii_case("max-forwards") && to.max_forwards.is_some() {
-            write::field_display(out, name, &to.max_forwards.unwrap_or_default());
-        } else if name.eq_ignore_ascii_case("content-length") || !is_hop_by_hop(name) && !head.nominates(name) {
-            write::field(out, name, value);
-        }
-    }
+    head.pass_fields(
+        out,
+        |name| match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                has_host = true;
+                Passing::Replaced
+            }
+            12 if to.max_forwards.is_some() && name.eq_ignore_ascii_case(b"max-forwards") => Passing::Replaced,
+            14 if name.eq_ignore_ascii_case(b"content-length") => Passing::Kept,
+            _ if is_hop_by_hop(name) || head.nominates(name) => Passing::Dropped,
+            _ => Passing::Kept,
+        },
+        |out, name| match to.max_forwards {
+            Some(left) if name.len() == "max-forwards".len() => {
+                write::field_with(out, name, |out| put_number(out, left))
+            }
+            _ => write::field_with(out, name, |out| authority.put(out)),
+        },
+    );
     if !has_host {
-        write::field_display(out, "Host", &authority); // HTTP/1.0 clients may leave it out, HTTP/1.1 upstreams may not
+        // HTTP/1.0 clients may leave it out, HTTP/1.1 upstreams may not.
+        write::field_with(out, b"Host", |out| authority.put(out));
     }
     match head.body() {
         BodyLength::Chunked => write::field(out, "Transfer-Encoding", b"chunked"),
@@ -85,16 +99,19 @@ pub struct Inbound<'a> {
 /// Writes the head of an answer as it goes to the client.
 pub fn write_answer(out: &mut BytesMut, head: &ResponseHead, to: &Inbound<'_>) {
     write::status_line(out, head.status(), head.reason());
-    for (name, value) in head.fields() {
-        let length = name.eq_ignore_ascii_case("content-length");
-        // With a transfer coding of ours the length of the origin must not stand beside it (RFC 9112 §6.2).
-        if (length && !matches!(to.framing, BodyLength::Chunked))
-            || !length && !is_hop_by_hop(name) && !head.nominates(name)
-        {
-            write::field(out, name, value);
-        }
-    }
-    if matches!(to.framing, BodyLength::Chunked) {
+    let chunked = matches!(to.framing, BodyLength::Chunked);
+    head.pass_fields(
+        out,
+        |name| match name.len() {
+            // With a transfer coding of ours the length of the origin must not stand beside it (RFC 9112 §6.2).
+            14 if name.eq_ignore_ascii_case(b"content-length") && chunked => Passing::Dropped,
+            14 if name.eq_ignore_ascii_case(b"content-length") => Passing::Kept,
+            _ if is_hop_by_hop(name) || head.nominates(name) => Passing::Dropped,
+            _ => Passing::Kept,
+        },
+        |_, _| {},
+    );
+    if chunked {
         write::field(out, "Transfer-Encoding", b"chunked");
     }
     if to.websocket {
@@ -130,15 +147,18 @@ pub fn received_via(head: &RequestHead) -> Option<Cow<'_, str>> {
 
 fn write_via(out: &mut BytesMut, received: Version, name: &str) {
     let version = match received {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
+        Version::Http10 => b"1.0 ",
+        Version::Http11 => b"1.1 ",
     };
-    write::field_display(out, "Via", &format_args!("{version} {name}"));
+    write::field_with(out, b"Via", |out| {
+        out.put_slice(version);
+        out.put_slice(name.as_bytes());
+    });
 }
 
 /// Fields that belong to one connection only (RFC 9110 §7.6.1), credentials for us (§11.7), and `HTTP2-Settings`, which goes with an
 /// h2c upgrade that we never pass.
-fn is_hop_by_hop(name: &str) -> bool {
+fn is_hop_by_hop(name: &[u8]) -> bool {
     const NAMES: [&str; 10] = [
         "connection",
         "keep-alive",
@@ -151,7 +171,7 @@ fn is_hop_by_hop(name: &str) -> bool {
         "upgrade",
         "http2-settings",
     ];
-    NAMES.iter().any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop))
+    NAMES.iter().any(|hop_by_hop| name.eq_ignore_ascii_case(hop_by_hop.as_bytes()))
 }
 
 /// Displays a target as an authority, without the port that the scheme means anyway.
@@ -160,14 +180,13 @@ struct Authority<'a> {
     scheme: Scheme,
 }
 
-impl std::fmt::Display for Authority<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.target.port != self.scheme.default_port() {
-            return self.target.fmt(f);
-        }
-        match self.target.host.ip() {
-            Some(std::net::IpAddr::V6(ip)) => write!(f, "[{ip}]"),
-            _ => self.target.host.fmt(f),
-        }
+impl Authority<'_> {
+    fn put(&self, out: &mut BytesMut) {
+        let port = self.target.port;
+        self.target.put_with_port(out, (port != self.scheme.default_port()).then_some(port));
     }
+}
+
+fn put_number(out: &mut BytesMut, number: u64) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::{ErrorType, Scheme};
+use crate::http1::write;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 100 };
 
@@ -336,9 +337,9 @@ fn connection_says_what_persists_and_what_stays_here() {
 
     let head = accepted(get("Connection: X-A , ,TE\r\nX-A: b\r\nConnection: x-b\r\n"));
     for (name, nominated) in [("x-a", true), ("X-B", true), ("te", true), ("x-c", false), ("host", false)] {
-        assert_eq!(head.nominates(name), nominated, "{name}");
+        assert_eq!(head.nominates(name.as_bytes()), nominated, "{name}");
     }
-    assert!(!accepted(get("Connection: keep-alive, close\r\nKeep-Alive: 5\r\n")).nominates("keep-alive"));
+    assert!(!accepted(get("Connection: keep-alive, close\r\nKeep-Alive: 5\r\n")).nominates(b"keep-alive"));
 }
 
 #[test]
@@ -426,7 +427,7 @@ fn one_byte_at_a_time_gives_the_same_head() {
         }
         let head = head.unwrap();
         assert_eq!(head.raw(), text.as_bytes());
-        assert!(head.nominates("X-A") && buf.is_empty());
+        assert!(head.nominates(b"X-A") && buf.is_empty());
     }
 }
 
@@ -525,4 +526,21 @@ fn answers_that_could_be_read_in_two_ways_are_refused() {
     for text in ["HTTP/1.1 100 x\r\n\r\n", "HTTP/1.1 599 x\r\nConnection: via\r\nHost: a\r\nHost: b\r\n\r\n"] {
         answer("GET", text).unwrap();
     }
+}
+
+#[test]
+fn fields_pass_in_order_and_as_received_whatever_lies_between_them() {
+    let head =
+        accepted("GET / HTTP/1.1\r\nA: 1\r\nB:2\r\nHost: a.com\r\nC:   3  \r\nD: \r\nE: 5\r\nF: 6\r\nG: 7\r\n\r\n");
+    let mut out = BytesMut::new();
+    head.pass_fields(
+        &mut out,
+        |name| match name {
+            b"Host" => Passing::Replaced,
+            b"F" => Passing::Dropped,
+            _ => Passing::Kept,
+        },
+        |out, name| write::field_with(out, name, |out| out.extend_from_slice(b"b.com")),
+    );
+    assert_eq!(String::from_utf8_lossy(&out), "A: 1\r\nB: 2\r\nHost: b.com\r\nC: 3\r\nD: \r\nE: 5\r\nG: 7\r\n");
 }
