@@ -130,8 +130,9 @@ impl Listener {
         let accepted = Accepted { stream: tcp.into(), source, settings, _admitted: admitted };
         let task_proxy = proxy.clone();
         match kind {
-            ListenerKind::Forward => proxy.drain.spawn(forward::serve(task_proxy, accepted)),
-            ListenerKind::Sni => proxy.drain.spawn(sni::serve(task_proxy, accepted)),
+            // Boxed: a task is moved six times from here to its place on the heap, and overwritten whole where it ends.
+            ListenerKind::Forward => proxy.drain.spawn(Box::pin(forward::serve(task_proxy, accepted))),
+            ListenerKind::Sni => proxy.drain.spawn(Box::pin(sni::serve(task_proxy, accepted))),
         };
     }
 }
