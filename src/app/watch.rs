@@ -93,23 +93,29 @@ fn folder_of(file: &Path) -> Option<PathBuf> {
     folder.is_dir().then(|| folder.to_owned())
 }
 
-/// The content of all files as one number, missing ones and the names in folders included. Blocks.
+/// The content of all files, and of those in folders, as one number; missing ones and the names in folders included. Blocks.
 pub(super) fn fingerprint(files: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
         file.hash(&mut hasher);
-        hash_content(file, &mut hasher);
+        hash_content(file, FOLDER_DEPTH_MAX, &mut hasher);
     }
     hasher.finish()
 }
 
-fn hash_content(file: &Path, hasher: &mut DefaultHasher) {
+const FOLDER_DEPTH_MAX: usize = 16; // as deep as resources are looked for; ends loops of links too
+
+fn hash_content(file: &Path, depth: usize, hasher: &mut DefaultHasher) {
     let Ok(metadata) = std::fs::metadata(file) else { return };
     if metadata.is_dir() {
         let mut names: Vec<_> =
             std::fs::read_dir(file).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         names.hash(hasher);
+        // What is hidden is not read as a resource either: `..data` is where the links lead to.
+        for name in names.iter().filter(|name| depth > 0 && !name.as_encoded_bytes().starts_with(b".")) {
+            hash_content(&file.join(name), depth - 1, hasher);
+        }
     } else if metadata.is_file() {
         // FIFOs and devices are never read: they would block.
         std::fs::read(file).ok().hash(hasher);
@@ -166,5 +172,31 @@ mod tests {
         assert_eq!(fingerprint(&files), one);
         fs::write(folder.path().join("b"), "").unwrap();
         assert_ne!(fingerprint(&files), one);
+    }
+
+    #[test]
+    fn the_fingerprint_knows_the_content_of_what_lies_in_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let files = [folder.path().to_owned()];
+        fs::create_dir_all(path("sub")).unwrap();
+        fs::write(path("sub/a.yaml"), "1").unwrap();
+        let one = fingerprint(&files);
+        fs::write(path("sub/a.yaml"), "2").unwrap();
+        let two = fingerprint(&files);
+        assert_ne!(one, two);
+        // A mounted volume: the name stays, what it leads to is another folder.
+        for generation in ["..1", "..2"] {
+            fs::create_dir(path(generation)).unwrap();
+            fs::write(path(generation).join("b.yaml"), generation).unwrap();
+        }
+        std::os::unix::fs::symlink("..1", path("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/b.yaml", path("b.yaml")).unwrap();
+        let before = fingerprint(&files);
+        fs::remove_file(path("..data")).unwrap();
+        std::os::unix::fs::symlink("..2", path("..data")).unwrap();
+        assert_ne!(fingerprint(&files), before);
+        std::os::unix::fs::symlink("..", path("sub/loop")).unwrap();
+        fingerprint(&files); // ends
     }
 }
