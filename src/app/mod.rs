@@ -1,7 +1,7 @@
 //! Wires everything: bind all, then serve; signals; reload; the order of the end.
 //!
 //! [`parts`] turns a configuration into what the data plane takes · [`listeners`] binds before it closes · `watch` notices changed
-//! files · `revoke` judges live tunnels again · `stop` ends in order.
+//! files · `revoke` judges live tunnels again · `sandbox` gives up what is not needed · `stop` ends in order.
 
 pub mod listeners;
 pub mod parts;
@@ -9,6 +9,7 @@ pub mod parts;
 mod admin_port;
 mod process;
 mod revoke;
+mod sandbox;
 mod signals;
 mod stop;
 mod watch;
@@ -32,7 +33,8 @@ use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
 use crate::account::{Account, AccountError, Tunnels, metrics};
 use crate::admin::{self, Command, Commands, Reloaded};
-use crate::config::{Diagnostics, Severity};
+use crate::config::settings::Sandbox;
+use crate::config::{Code, Diagnostics, Severity};
 use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
 use crate::tunnel::Proxy;
@@ -61,6 +63,9 @@ pub enum StartError {
     /// The access log cannot be written.
     #[error("mesh.accessLogFile")]
     Account(#[from] AccountError),
+    /// The settings require a sandbox, and the kernel has none.
+    #[error("sandbox: required, and {0}")]
+    Sandbox(String),
     /// The kernel refuses threads or signal handlers.
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
@@ -70,20 +75,30 @@ const FLUSH_TIME: Duration = Duration::from_secs(2); // a log that nobody reads 
 const TICK: Duration = Duration::from_millis(500); // below every limit that a flow usually waits with
 const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
 
-/// Runs the proxy until a signal ends it. `announce` is told where it listens: once everything is bound
+/// Runs the proxy until a signal ends it. `trust` are files and folders of roots that the environment names; `announce` is told where it listens: once everything is bound
 /// and served, and again whenever a reload changed that.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is served then.
-pub fn run(source: ConfigurationSource, announce: impl Fn(&Addresses) + 'static) -> Result<End, StartError> {
+pub fn run(
+    source: ConfigurationSource,
+    trust: &[PathBuf],
+    announce: impl Fn(&Addresses) + 'static,
+) -> Result<End, StartError> {
     let parts = source.load().map_err(StartError::Configuration)?;
     process::raise_open_files();
-    let runtime = runtime(process::workers(parts.threads)).map_err(StartError::Runtime)?;
+    let workers = process::workers(parts.threads);
+    // Before there is a second thread: a sandbox is of the thread that asks for it, and of those that it starts.
+    let mut places = parts.places();
+    trust.iter().for_each(|path| places.read(path));
+    let confined = sandbox::enter(parts.sandbox, &places).map_err(StartError::Sandbox)?;
+    let runtime = runtime(workers).map_err(StartError::Runtime)?;
     let account = Account::new(&parts.account)?;
     let end = runtime.block_on(async {
         tokio::spawn(tick());
         let mut signals = Signals::new().map_err(StartError::Runtime)?;
         let mut app = App::start(source, parts, account.clone(), Box::new(announce)).await?;
+        app.running.confined = confined;
         Ok(app.run(&mut signals).await)
     });
     // Flows that are cut here write their lines when they are dropped, so the log is closed last.
@@ -144,6 +159,9 @@ struct App {
 /// The parts of the running configuration that no other module keeps.
 struct Running {
     threads: usize,
+    sandbox: Sandbox,
+    /// Paths outside of the sandbox cannot be read by a reload.
+    confined: bool,
     drain: Duration,
     files: Arc<[PathBuf]>,
     fingerprint: u64,
@@ -174,6 +192,8 @@ impl App {
         let admin_plan = admin.plan(parts.admin.as_ref())?;
         let running = Running {
             threads: parts.threads,
+            sandbox: parts.sandbox,
+            confined: false,
             drain: parts.drain,
             fingerprint: parts.fingerprint,
             files: parts.files.into(),
@@ -252,6 +272,7 @@ impl App {
                 }
                 Err(error) => {
                     metrics::config_rejected();
+                    self.explain_sandbox(matches!(error, StartError::Account(_)));
                     tracing::error!(why, error = chain(&error), "not reloaded, the old configuration stays");
                     rejected(&[chain(&error)])
                 }
@@ -259,6 +280,7 @@ impl App {
             Err(diagnostics) => {
                 metrics::config_rejected();
                 report(&diagnostics);
+                self.explain_sandbox(diagnostics.iter().any(|diagnostic| diagnostic.code == Code::InputUnreadable));
                 tracing::error!(why, errors = diagnostics.errors(), "not reloaded, the old configuration stays");
                 let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity() == Severity::Error);
                 rejected(&errors.map(ToString::to_string).collect::<Vec<_>>())
@@ -276,6 +298,9 @@ impl App {
         if parts.threads != self.running.threads {
             tracing::warn!("threads: takes effect at the next start");
         }
+        if parts.sandbox != self.running.sandbox {
+            tracing::warn!("sandbox: takes effect at the next start");
+        }
         let generation = parts.snapshot.generation();
         self.proxy.snapshot.store(parts.snapshot.clone());
         self.proxy.limits.store(Arc::new(parts.limits));
@@ -287,6 +312,8 @@ impl App {
         let same_files = *self.running.files == *parts.files;
         self.running = Running {
             threads: self.running.threads,
+            sandbox: self.running.sandbox,
+            confined: self.running.confined,
             drain: parts.drain,
             files: parts.files.into(),
             fingerprint: if same_files { self.running.fingerprint } else { parts.fingerprint },
@@ -295,6 +322,15 @@ impl App {
         // Off the workers: there may be 20,000 of them.
         let judged = tokio::task::spawn_blocking(move || revoke::judge_again(&proxy, &snapshot, on_revoke)).await;
         Ok((generation, judged.unwrap_or_default()))
+    }
+
+    /// Permissions that look right, and are not: says why.
+    fn explain_sandbox(&self, has_failed_at_a_file: bool) {
+        if has_failed_at_a_file && self.running.confined {
+            tracing::error!(
+                "a reload stays within the folders that the sandbox left at the start; a restart takes others (or `sandbox: off`)"
+            );
+        }
     }
 
     async fn files_differ(&mut self) -> bool {

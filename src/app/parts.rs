@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::listeners::Wanted;
+use super::sandbox::Places;
 use super::watch::fingerprint;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
 use crate::account::{AccountSettings, Format, LogTarget};
 use crate::admin::{Address, Token};
 use crate::config::compile::allow::Expansion;
-use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Settings};
+use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Sandbox, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
 use crate::dial::{DialSettings, DnsSettings, Family};
 use crate::flow::{Limits, ListenerKind, ListenerName, Origin};
@@ -54,6 +55,8 @@ pub struct Parts {
     pub drain: Duration,
     /// What becomes of tunnels that these rules no longer allow.
     pub on_revoke: OnRevoke,
+    /// Whether the process is to confine itself.
+    pub sandbox: Sandbox,
     /// Files and folders whose change calls for a reload.
     pub files: Vec<PathBuf>,
     /// Their content when they were read.
@@ -102,6 +105,7 @@ impl ConfigurationSource {
             account,
             drain: settings.drain,
             on_revoke: settings.on_revoke,
+            sandbox: settings.sandbox,
             fingerprint: fingerprint(&inputs),
             files: inputs,
             warnings: diagnostics,
@@ -204,6 +208,25 @@ fn dial(settings: &Settings, via: &ViaName) -> DialSettings {
 }
 
 impl Parts {
+    /// What a sandbox has to leave to the process: what this configuration reads and writes, now and after a reload.
+    pub fn places(&self) -> Places {
+        let settings = &self.settings;
+        let mut places = Places::of_system();
+        self.files.iter().for_each(|file| places.read(file));
+        if settings.files.root != std::path::Path::new("/") {
+            places.read(&settings.files.root);
+        }
+        settings.dns.hosts.iter().for_each(|hosts| places.read(hosts));
+        settings.secrets.iter().for_each(|secret| places.read(&secret.dir));
+        if let LogTarget::File(path) = &self.account.target {
+            places.write(path);
+        }
+        if let Some(Address::Unix(path)) = &self.admin {
+            places.socket(path);
+        }
+        places
+    }
+
     /// The ServiceEntry that the `allow` entry at a place stands for.
     pub fn expansion(&self, origin: &Origin) -> Option<String> {
         let settings = &self.settings;

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 /// How to print for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,12 @@ impl Look {
         let charset = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_lowercase();
         Self { color, unicode: charset.contains("utf-8") || charset.contains("utf8") }
     }
+}
+
+/// Files and folders of trusted roots that stand in place of the system's, as OpenSSL reads them.
+pub(super) fn trust() -> Vec<PathBuf> {
+    let folders = env::var_os("SSL_CERT_DIR").unwrap_or_default();
+    env::var_os("SSL_CERT_FILE").map(PathBuf::from).into_iter().chain(env::split_paths(&folders)).collect()
 }
 
 /// The filter of the application log: RUST_LOG where it is set.

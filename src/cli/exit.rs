@@ -18,7 +18,7 @@ pub enum Exit {
     Data = 65,
     /// EX_NOINPUT: a file named on the command line is not there.
     NoInput = 66,
-    /// EX_UNAVAILABLE: an address cannot be bound.
+    /// EX_UNAVAILABLE: an address cannot be bound; a sandbox is required and cannot be had.
     Unavailable = 69,
     /// EX_SOFTWARE: a bug of ours, or a kernel that refuses the ordinary.
     Software = 70,

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::args::RunArgs;
-use super::environment::Look;
+use super::environment::{self, Look};
 use super::exit::Exit;
 use super::{complain, load, log};
 use crate::app::listeners::BindError;
@@ -22,7 +22,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         }
     };
     let bare = args.config.config.is_none() && args.config.files.is_empty();
-    match app::run(source, move |addresses| announce(addresses, bare)) {
+    match app::run(source, &environment::trust(), move |addresses| announce(addresses, bare)) {
         Ok(End::Drained) => Exit::Ok,
         Ok(End::Forced) => Exit::Failed,
         Err(error) => failed(&error),
@@ -49,7 +49,7 @@ fn failed(error: &StartError) -> Exit {
                 StartError::Bind(BindError { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
                     Exit::Permission
                 }
-                StartError::Bind(_) => Exit::Unavailable,
+                StartError::Bind(_) | StartError::Sandbox(_) => Exit::Unavailable,
                 StartError::Runtime(_) => Exit::Software,
                 StartError::Configuration(_) | StartError::Dial(_) | StartError::Account(_) => Exit::Config,
             }

@@ -66,6 +66,8 @@ pub struct Settings {
     pub admin_token: Option<Spanned<PathBuf>>,
     /// `drain`: how long running flows have after SIGTERM.
     pub drain: Duration,
+    /// `sandbox`.
+    pub sandbox: Sandbox,
     /// `files`.
     pub files: Files,
     /// `secrets`: Secrets that are mounted as folders.
@@ -165,6 +167,18 @@ pub enum Admin {
     Unix(PathBuf),
 }
 
+/// `sandbox`: whether the process gives up what it does not need of the file system, by landlock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// As far as the kernel can.
+    #[default]
+    Auto,
+    /// The process does not start without.
+    Required,
+    /// Not.
+    Off,
+}
+
 /// `files`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
@@ -224,6 +238,7 @@ impl Default for Settings {
             admin: Admin::default(),
             admin_token: None,
             drain: Duration::from_secs(30),
+            sandbox: Sandbox::default(),
             files: Files { root: "/".into(), sockets: Vec::new() },
             secrets: Vec::new(),
             resources: Vec::new(),

@@ -19,5 +19,6 @@ mod reload;
 mod reload_load;
 mod reopen;
 mod run;
+mod sandbox;
 mod support;
 mod wire;

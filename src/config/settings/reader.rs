@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Addresses, Admin, CONSISTENCY_MODES, Consistency, ConsistencyMode, Dial, Document, Files, MountedSecret, OnRevoke,
-    ResourceInput, Settings, Via, dns, limits, listeners, mesh, values,
+    ResourceInput, Sandbox, Settings, Via, dns, limits, listeners, mesh, values,
 };
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::names::{namespace, object_name};
@@ -37,6 +37,7 @@ const THREADS_MAX: usize = 1024;
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 const ON_REVOKE: [(&str, OnRevoke); 3] =
     [("close", OnRevoke::Close), ("report", OnRevoke::Report), ("keep", OnRevoke::Keep)];
+const SANDBOX: [(&str, Sandbox); 3] = [("auto", Sandbox::Auto), ("required", Sandbox::Required), ("off", Sandbox::Off)];
 
 fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Settings {
     let mut settings = Settings::default();
@@ -81,6 +82,7 @@ fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Sett
     if let Some(drain) = fields.get("drain").and_then(|node| node.duration(DRAIN, cx)) {
         settings.drain = drain;
     }
+    settings.sandbox = fields.one_of("sandbox", &SANDBOX, cx).unwrap_or_default();
     if let Some(fields) = fields.fields("files", cx) {
         settings.files = read_files(fields, folder, cx);
     }

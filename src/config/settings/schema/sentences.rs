@@ -101,6 +101,7 @@ pub(super) const SENTENCES: &[(&str, &str)] = &[
         "File with the secret that lets clients of a TCP port reload, drain and kill; on a socket none is needed",
     ),
     ("drain", "How long running flows have after SIGTERM"),
+    ("sandbox", "Whether landlock takes from the process what it does not need of the file system"),
     ("files", "Files that resources name"),
     ("files.root", "Prefix of absolute paths in resources"),
     ("files.sockets", "Folders that unix endpoints may lie in"),
