@@ -19,7 +19,9 @@ pub struct Guard {
     expected: Expected,
     /// What has come so far, while it is not enough.
     seen: Vec<u8>,
-    /// Set when the first bytes were not enough.
+    /// How much of it has gone on.
+    passed: usize,
+    /// Set when bytes begin to wait.
     timer: Option<Pin<Box<Sleep>>>,
     finding: Option<Finding>,
 }
@@ -40,7 +42,7 @@ pub(super) enum Look {
 impl Guard {
     /// Watches for what is expected of the client.
     pub fn new(expected: Expected) -> Box<Self> {
-        Box::new(Self { expected, seen: Vec::new(), timer: None, finding: None })
+        Box::new(Self { expected, seen: Vec::new(), passed: 0, timer: None, finding: None })
     }
 
     /// Looks at bytes of the client, none at its end; takes the guard out once nothing is left to do.
@@ -56,19 +58,25 @@ impl Guard {
             }
         };
         let is_enforced = watching.expected.is_enforced();
+        if watching.seen.is_empty() && matches!(judgement, Judgement::Open | Judgement::More) {
+            watching.seen.extend_from_slice(bytes);
+        }
         match judgement {
+            Judgement::Open => {
+                watching.passed = watching.seen.len();
+                Look::Pass
+            }
             Judgement::More => {
-                if watching.seen.is_empty() {
-                    watching.seen.extend_from_slice(bytes);
+                if watching.timer.is_none() {
                     watching.timer = Some(Box::pin(sleep(FIRST_BYTES_TIME)));
                 }
                 debug_assert!(watching.seen.len() < FIRST_BYTES_MAX, "undecided at the limit is a finding");
                 if is_enforced { Look::Hold } else { Look::Pass }
             }
             Judgement::Fits => {
-                let seen = std::mem::take(&mut watching.seen);
+                let waiting = watching.seen.split_off(watching.passed);
                 *guard = None;
-                if is_enforced && !seen.is_empty() { Look::Release(seen.into()) } else { Look::Pass }
+                if is_enforced && !waiting.is_empty() { Look::Release(waiting.into()) } else { Look::Pass }
             }
             Judgement::Unfit(finding) => watching.found(finding),
         }
@@ -92,7 +100,7 @@ impl Guard {
 
     /// True while bytes of the client wait here.
     pub(super) fn is_holding(&self) -> bool {
-        self.expected.is_enforced() && !self.seen.is_empty()
+        self.expected.is_enforced() && self.seen.len() > self.passed
     }
 
     fn found(&mut self, finding: Finding) -> Look {
@@ -101,7 +109,7 @@ impl Guard {
         if self.expected.is_enforced() {
             return Look::Refuse;
         }
-        self.seen = Vec::new();
+        (self.seen, self.passed) = (Vec::new(), 0);
         Look::Pass
     }
 }

@@ -51,7 +51,9 @@ pub struct Expected {
 /// What the first bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// Too few to tell.
+    /// Too few to tell, and nobody can do anything with them: `GE`. They may go on, or who talks in single words would wait here.
+    Open,
+    /// They name somebody, or are about to; the rest of it is missing.
     More,
     /// They fit, or there is nothing to hold against the name.
     Fits,
@@ -104,12 +106,12 @@ impl Expected {
         let text = bytes.trim_ascii_start();
         match sniff(bytes) {
             Sniffed::Tls => self.judge_tls(bytes, is_end),
-            Sniffed::More if !is_end => Judgement::More,
+            Sniffed::More if !is_end => self.open(bytes),
             Sniffed::More | Sniffed::Http2 => self.not_tls("no TLS"),
             Sniffed::Http1 => self.judge_http(text, is_end),
             Sniffed::Other => match looks_like_http(text) {
                 Sniffed::Http1 => self.judge_http(text, is_end),
-                Sniffed::More if !is_end => Judgement::More,
+                Sniffed::More if !is_end => self.open(bytes),
                 _ => self.not_tls("no TLS"),
             },
         }
@@ -171,7 +173,7 @@ impl Expected {
 
     fn judge_http(&self, bytes: &[u8], is_end: bool) -> Judgement {
         if self.needs_tls() {
-            return self.not_tls("plain HTTP");
+            return self.not_tls("no TLS");
         }
         let unfit = |kind, detail: String| {
             Judgement::Unfit(Finding { kind, detail: detail.into(), server_name: None, speaks: Speaks::Http })
@@ -195,6 +197,15 @@ impl Expected {
                     unfit(Unfit::Differs, self.differs(&format!("the request inside names {host}")))
                 })
             }
+        }
+    }
+
+    /// Of a method, blanks before it, or the first byte of a record.
+    fn open(&self, bytes: &[u8]) -> Judgement {
+        match bytes.first() {
+            Some(&first) if self.needs_tls() && first != TLS_HANDSHAKE => self.not_tls("no TLS"),
+            _ if bytes.len() > OPEN_BYTES_MAX => Judgement::More,
+            _ => Judgement::Open,
         }
     }
 
@@ -239,6 +250,8 @@ fn looks_like_http(text: &[u8]) -> Sniffed {
 }
 
 const HEAD_LIMITS: HeadLimits = HeadLimits { bytes: FIRST_BYTES_MAX, fields: 512 }; // one of 512 fields is no browser's
+const OPEN_BYTES_MAX: usize = 64; // a method and a scheme are shorter; a tunnel that stays open so keeps no more
+const TLS_HANDSHAKE: u8 = 22; // ContentType, RFC 8446 §5.1
 const METHOD_BYTES_MAX: usize = 33; // one more than the sniffer looks for
 const SCHEME_BYTES: usize = 8; // more than `https:`
 

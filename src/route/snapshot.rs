@@ -133,7 +133,8 @@ impl Snapshot {
                 "no rule names {}: mail ports are open only to destinations that a ServiceEntry or allow names",
                 flow.target
             );
-            return Choice::refused(None, refusal(ErrorType::NotFound, Stage::Registry, detail));
+            let refusal = refusal(ErrorType::NotFound, Stage::Registry, detail);
+            return Choice::refused(None, Refusal { origin: Some(self.outbound.origin.clone()), ..refusal });
         }
         let would_deny = (self.outbound.mode == Mode::Report).then(|| unknown(&self.outbound.origin));
         let route = self.expecting(self.pass_through(view, flow), None, flow);

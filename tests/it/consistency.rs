@@ -163,7 +163,7 @@ fn bytes_sent_together_with_the_connect_are_judged_too() {
 }
 
 #[test]
-fn another_host_in_plain_http_is_421_before_the_upstream_has_a_byte() {
+fn another_host_in_plain_http_is_421_before_the_upstream_has_a_head() {
     let origin = Origin::http(HELLO);
     let port = origin.address.port();
     let (egret, _folder) = proxy(port, "TCP", ENFORCE, "");
@@ -250,12 +250,17 @@ fn what_stays_unclear_ends_by_a_limit_of_time_and_of_bytes() {
             assert!(read_to_end(&mut stream).starts_with("HTTP/1.1 421 "));
         }
     }
+    // A word that nobody can act on does not wait, and what comes behind it is still judged.
+    let mut terse = tunnel(&egret, upstream.port());
+    assert!(client::echoes(&mut terse, b"GET") && client::echoes(&mut terse, b" "));
+    terse.write_all(b"/ HTTP/1.1\r\nHost: evil.test\r\n\r\n").unwrap();
+    assert_eq!(all(&mut terse), b"");
     let mut quiet = tunnel(&egret, upstream.port());
     assert_eq!(all(&mut silent), b"");
     let waited = started.elapsed();
     assert!((Duration::from_secs(5)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
     // Who says nothing is not waited for.
-    assert!(client::echoes(&mut quiet, b"\x00\x01"));
+    assert!(client::echoes(&mut quiet, b"x") && client::echoes(&mut quiet, b"\x00\x01"));
     assert_eq!(egret.metric("egret_tunnels_inconsistent_total{mode=\"enforce\",reason=\"undecided\"}"), 2);
 }
 

@@ -37,7 +37,7 @@ pub(super) fn judge(
             trail.pass(stage, at, format!("{mode}: {}; it is logged, not refused", finding.detail));
             Ok(())
         }
-        Judgement::Fits | Judgement::More => {
+        Judgement::Fits | Judgement::Open | Judgement::More => {
             trail.pass(stage, at, format!("{mode}: the server name {} fits", printable(sni)));
             Ok(())
         }

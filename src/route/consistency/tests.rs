@@ -20,10 +20,13 @@ fn judged(expected: &Expected, bytes: &[u8]) -> Result<(), Unfit> {
     let last = expected.judge(bytes, false);
     for len in 1..bytes.len().min(2_000) {
         let early = expected.judge(&bytes[..len], false);
-        assert!(early == Judgement::More || early == last, "{early:?} after {len} bytes, then {last:?}");
+        assert!(
+            matches!(early, Judgement::More | Judgement::Open) || early == last,
+            "{early:?} after {len} bytes, then {last:?}"
+        );
     }
     match last {
-        Judgement::More => panic!("undecided: {:?}", String::from_utf8_lossy(bytes)),
+        Judgement::More | Judgement::Open => panic!("undecided: {:?}", String::from_utf8_lossy(bytes)),
         Judgement::Fits => Ok(()),
         Judgement::Unfit(finding) => Err(finding.kind),
     }
@@ -186,4 +189,27 @@ fn the_services_rule_stands_above_that_of_the_settings() {
         let expected = Expected::new(&Arc::new(policy(settings)), Some(&Arc::new(service)), &asked);
         assert_eq!(expected.map(|expected| expected.policy.mode), mode);
     }
+}
+
+#[test]
+fn what_nobody_can_act_on_need_not_wait() {
+    let (http, tls) = (ok_com(Protocol::Tcp), ok_com(Protocol::Tls));
+    for (bytes, open) in [
+        (&b"x"[..], true),
+        (b"hello", true),
+        (b"GET ", true),
+        (b"GET http", true),
+        (b"\r\n", true),
+        (b"\x16", true),
+        (b"GET /", false),
+        (b"CONNECT x", false),
+        (b"\x16\x03", false),
+        (&[b' '; 64], true),
+        (&[b' '; 65], false),
+    ] {
+        let expected = if open { Judgement::Open } else { Judgement::More };
+        assert_eq!(http.judge(bytes, false), expected, "{bytes:?}");
+    }
+    assert!(matches!(tls.judge(b"x", false), Judgement::Unfit(_)));
+    assert_eq!(tls.judge(b"\x16", false), Judgement::Open);
 }
