@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 /// The users of one htpasswd file, compiled.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Htpasswd {
     users: HashMap<String, String>,
 }
@@ -123,6 +123,11 @@ impl Basic {
             // One core keeps forwarding whatever is thrown at the login.
             bcrypt_slots: Semaphore::new(std::thread::available_parallelism().map_or(1, |n| n.get()).div_ceil(2)),
         }
+    }
+
+    /// True if the other one would ask and answer everybody alike.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.realm == other.realm && self.users == other.users
     }
 
     /// The value of `Proxy-Authenticate`.

@@ -1,13 +1,15 @@
 //! Wires everything: bind all, then serve; signals; reload; the order of the end.
 //!
 //! [`parts`] turns a configuration into what the data plane takes · [`listeners`] binds before it closes · `watch` notices changed
-//! files · `revoke` judges live tunnels again · `sandbox` gives up what is not needed · `stop` ends in order.
+//! files · `reload` says what is different · `revoke` judges live tunnels again · `sandbox` gives up what is not needed · `stop` ends
+//! in order.
 
 pub mod listeners;
 pub mod parts;
 
 mod admin_port;
 mod process;
+mod reload;
 mod revoke;
 mod sandbox;
 mod signals;
@@ -21,13 +23,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde_json::json;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use self::admin_port::AdminPort;
 use self::listeners::{BindError, Listeners};
 use self::parts::{ConfigurationSource, Parts};
+use self::reload::{News, ReloadReport, Said};
+use self::revoke::Revocation;
 use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
@@ -165,6 +168,7 @@ struct Running {
     drain: Duration,
     files: Arc<[PathBuf]>,
     fingerprint: u64,
+    said: Said,
 }
 
 impl App {
@@ -197,6 +201,7 @@ impl App {
             drain: parts.drain,
             fingerprint: parts.fingerprint,
             files: parts.files.into(),
+            said: Said::of(parts.digest, &parts.warnings),
         };
         let mut watch = Watch::new();
         watch.set_files(&running.files);
@@ -235,7 +240,12 @@ impl App {
                     }
                 }
                 Some(command) = self.commands.recv() => match command {
-                    Command::Reload(answer) => drop(answer.send(self.reload("POST /reload").await)),
+                    Command::Reload(answer) => {
+                        let report = self.reload("POST /reload").await;
+                        let ok = report.is_applied();
+                        let report = serde_json::to_value(report).expect("text and numbers only");
+                        let _ = answer.send(Reloaded { ok, report });
+                    }
                     Command::Drain(answer) => {
                         let _ = answer.send(self.running.drain.as_secs_f64());
                         break Some(self.running.drain);
@@ -247,50 +257,49 @@ impl App {
     }
 
     /// Compiles the configuration anew, off the workers, and puts it in force; if anything is wrong with it, the old one stays.
-    async fn reload(&mut self, why: &str) -> Reloaded {
+    async fn reload(&mut self, why: &str) -> ReloadReport {
         let started = Instant::now();
         let source = self.source.clone();
         let before = self.fingerprint().await;
         let loaded = match tokio::task::spawn_blocking(move || source.load()).await {
             Ok(loaded) => loaded,
             Err(panic) => {
-                tracing::error!(why, %panic, "not reloaded, the old configuration stays: a bug of ours");
-                return rejected(&["a bug of ours, the log says more".to_owned()]);
+                tracing::error!(why, %panic, "a bug of ours");
+                let report = ReloadReport::rejected(why, ["a bug of ours, the log says more".to_owned()]);
+                report.log();
+                return report;
             }
         };
         // Taken before the files were read, so that a change in between counts as one; and whatever comes of the reload: the same
         // bytes are not worth another try each minute.
         self.running.fingerprint = before;
-        match loaded {
+        let report = match loaded {
             Ok(parts) => match self.apply(parts).await {
-                Ok((generation, revoked)) => {
+                Ok((generation, news, revocation)) => {
                     metrics::config_loaded(generation);
-                    let took = started.elapsed().as_millis();
-                    tracing::info!(why, generation, revoked, took_ms = took, "reloaded");
-                    let report = json!({ "ok": true, "generation": generation, "revoked": revoked, "took_ms": took });
-                    Reloaded { ok: true, report }
+                    ReloadReport::applied(why, generation, started.elapsed(), news, revocation)
                 }
                 Err(error) => {
-                    metrics::config_rejected();
                     self.explain_sandbox(matches!(error, StartError::Account(_)));
-                    tracing::error!(why, error = chain(&error), "not reloaded, the old configuration stays");
-                    rejected(&[chain(&error)])
+                    ReloadReport::rejected(why, [chain(&error)])
                 }
             },
             Err(diagnostics) => {
-                metrics::config_rejected();
                 report(&diagnostics);
                 self.explain_sandbox(diagnostics.iter().any(|diagnostic| diagnostic.code == Code::InputUnreadable));
-                tracing::error!(why, errors = diagnostics.errors(), "not reloaded, the old configuration stays");
                 let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity() == Severity::Error);
-                rejected(&errors.map(ToString::to_string).collect::<Vec<_>>())
+                ReloadReport::rejected(why, errors.map(ToString::to_string))
             }
+        };
+        if !report.is_applied() {
+            metrics::config_rejected();
         }
+        report.log();
+        report
     }
 
     /// Everything that can fail comes first; then all of it is in force at once.
-    async fn apply(&mut self, parts: Parts) -> Result<(u64, usize), StartError> {
-        report(&parts.warnings);
+    async fn apply(&mut self, parts: Parts) -> Result<(u64, News, Revocation), StartError> {
         let plan = self.listeners.plan(parts.listeners)?;
         let admin_plan = self.admin.plan(parts.admin.as_ref())?;
         self.proxy.account.set(&parts.account)?;
@@ -310,6 +319,12 @@ impl App {
         self.tell_addresses();
         self.watch.set_files(&parts.files);
         let same_files = *self.running.files == *parts.files;
+        let said = Said::of(parts.digest, &parts.warnings);
+        let news = said.since(&self.running.said);
+        // What was said of the generation before is not said again.
+        for warning in &news.new_warnings {
+            tracing::warn!("{warning}");
+        }
         self.running = Running {
             threads: self.running.threads,
             sandbox: self.running.sandbox,
@@ -317,11 +332,12 @@ impl App {
             drain: parts.drain,
             files: parts.files.into(),
             fingerprint: if same_files { self.running.fingerprint } else { parts.fingerprint },
+            said,
         };
         let (proxy, snapshot, on_revoke) = (self.proxy.clone(), parts.snapshot, parts.on_revoke);
         // Off the workers: there may be 20,000 of them.
         let judged = tokio::task::spawn_blocking(move || revoke::judge_again(&proxy, &snapshot, on_revoke)).await;
-        Ok((generation, judged.unwrap_or_default()))
+        Ok((generation, news, judged.unwrap_or_default()))
     }
 
     /// Permissions that look right, and are not: says why.
@@ -377,11 +393,6 @@ impl App {
         self.admin.close();
         end
     }
-}
-
-/// A reload that changed nothing, and all that is wrong.
-fn rejected(errors: &[String]) -> Reloaded {
-    Reloaded { ok: false, report: json!({ "ok": false, "errors": errors }) }
 }
 
 /// Waits for a signal that ends the drain; the others have no meaning any more.

@@ -1,9 +1,10 @@
 //! From a configuration as read to the parts that the data plane takes.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::listeners::Wanted;
@@ -14,6 +15,7 @@ use crate::accept::basic::{Basic, Htpasswd};
 use crate::account::{AccountSettings, Format, LogTarget};
 use crate::admin::{Address, Token};
 use crate::config::compile::allow::Expansion;
+use crate::config::digest::Digest;
 use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Sandbox, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
 use crate::dial::{DialSettings, DnsSettings, Family};
@@ -28,6 +30,8 @@ pub struct ConfigurationSource {
     /// Our name where the settings give none: drawn once, so that a reload does not change it.
     name: String,
     generations: AtomicU64,
+    /// The users of each listener, so that a reload with the same users asks nobody's password again.
+    logins: Mutex<HashMap<String, Arc<Basic>>>,
 }
 
 /// A configuration without errors, as the data plane takes it.
@@ -61,6 +65,8 @@ pub struct Parts {
     pub files: Vec<PathBuf>,
     /// Their content when they were read.
     pub fingerprint: u64,
+    /// What the rules say, to be compared with the next configuration.
+    pub digest: Digest,
     /// What the operator should look at.
     pub warnings: Diagnostics,
     settings: Settings,
@@ -70,7 +76,7 @@ impl ConfigurationSource {
     /// What the command line says of it.
     pub fn new(sources: Sources) -> Self {
         let name = format!("egret-{:08x}", fastrand::u32(..));
-        Self { sources, name, generations: AtomicU64::new(0) }
+        Self { sources, name, generations: AtomicU64::new(0), logins: Mutex::default() }
     }
 
     /// Reads and compiles all of it. Blocks.
@@ -79,10 +85,11 @@ impl ConfigurationSource {
     /// Everything that is wrong with it, warnings included.
     pub fn load(&self) -> Result<Parts, Diagnostics> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let Configuration { settings, snapshot, mut diagnostics, inputs } =
+        let Configuration { settings, snapshot, digest, mut diagnostics, inputs } =
             Configuration::load(&self.sources, generation);
         let via = self.via(&settings.via);
-        let listeners = settings.listeners.iter().map(|of| listener(of, &settings, &mut diagnostics)).collect();
+        let listeners =
+            settings.listeners.iter().map(|of| self.keep_login(listener(of, &settings, &mut diagnostics))).collect();
         let admin_token = admin_token(&settings, &mut diagnostics);
         let account = account(&settings.mesh.access_log, &settings, &mut diagnostics);
         diagnostics.sort();
@@ -108,6 +115,7 @@ impl ConfigurationSource {
             sandbox: settings.sandbox,
             fingerprint: fingerprint(&inputs),
             files: inputs,
+            digest,
             warnings: diagnostics,
             settings,
         })
@@ -116,6 +124,20 @@ impl ConfigurationSource {
     /// Everything that is wrong with it, warnings included. Blocks.
     pub fn check(&self) -> Diagnostics {
         self.load().map_or_else(|errors| errors, |parts| parts.warnings)
+    }
+
+    /// The users of the generation before, where they are the same: what they proved need not be proved again.
+    fn keep_login(&self, mut wanted: Wanted) -> Wanted {
+        if let Some(basic) = &mut wanted.settings.basic {
+            let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = logins.entry(wanted.settings.name.name.clone()).or_insert_with(|| basic.clone());
+            if kept.asks_the_same(basic) {
+                *basic = kept.clone();
+            } else {
+                *kept = basic.clone();
+            }
+        }
+        wanted
     }
 
     fn via(&self, via: &settings::Via) -> ViaName {

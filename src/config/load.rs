@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::compile::compile;
 use super::diagnostic::{Code, Diagnostic, Diagnostics};
+use super::digest::Digest;
 use super::names;
 use super::resource::Resource;
 use super::settings::{Overrides, Settings};
@@ -33,6 +34,8 @@ pub struct Configuration {
     pub settings: Settings,
     /// The rules.
     pub snapshot: Snapshot,
+    /// What the rules say, to be compared with the next configuration.
+    pub digest: Digest,
     /// All that is wrong, sorted by file and line. If there are errors, the rest is not to be used.
     pub diagnostics: Diagnostics,
     /// Files and folders that were read or referred to: their change calls for a reload.
@@ -66,7 +69,8 @@ impl Configuration {
         let mut inputs: Vec<_> = inputs.collect();
         inputs.sort();
         inputs.dedup();
-        Self { inputs, snapshot: compiled.snapshot, settings, diagnostics }
+        let digest = Digest::new(&settings, &resources);
+        Self { inputs, snapshot: compiled.snapshot, settings, digest, diagnostics }
     }
 
     /// True if there are no errors: warnings do not keep it from being used.

@@ -4,11 +4,13 @@
 //! [`Configuration::load`] is the way in.
 //!
 //! [`source`] a file's text and places in it · [`yaml`] text to nodes · [`read`] nodes to typed values · [`resource`] a document with its
-//! metadata · [`settings`] the settings file · [`load`] files and folders · [`compile`] all together · [`diagnostic`] and [`code`] what is wrong.
+//! metadata · [`settings`] the settings file · [`load`] files and folders · [`compile`] all together · [`diagnostic`] and [`code`] what is wrong ·
+//! [`digest`] what is different between two configurations.
 
 pub mod code;
 pub mod compile;
 pub mod diagnostic;
+pub mod digest;
 pub mod kinds;
 pub mod load;
 mod names;

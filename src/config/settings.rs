@@ -310,6 +310,15 @@ impl Settings {
         node.map_or_else(Span::default, |node| node.span)
     }
 
+    /// The keys of the file, each with what it says.
+    pub(super) fn top_level(&self) -> impl Iterator<Item = (&str, &Node)> {
+        let entries = match &self.document.root.value {
+            Value::Map(entries) => entries.as_slice(),
+            _ => &[],
+        };
+        entries.iter().map(|(key, value)| (&*key.text, value))
+    }
+
     /// The workload that a listener acts for.
     pub fn workload_of(&self, listener: &Listener) -> Arc<Workload> {
         listener.workload.clone().unwrap_or_else(|| self.workload.clone())

@@ -17,6 +17,7 @@ mod origins;
 mod parents;
 mod reload;
 mod reload_load;
+mod reload_many;
 mod reopen;
 mod run;
 mod sandbox;

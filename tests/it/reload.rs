@@ -183,3 +183,53 @@ fn limits_and_clients_are_swapped() {
     egret.reload();
     assert_eq!(client::get(egret.proxy(), &url).status, 403);
 }
+
+#[test]
+fn the_answer_to_a_reload_says_what_changed_and_which_tunnels_are_no_longer_allowed() {
+    let origin = Origin::echo();
+    let rules = Rules::new(&allow(&["origin.test", "other.test"], &origin));
+    let token = rules.folder.write("token", "0123456789abcdef0123456789abcdef\n");
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let admin = format!("admin: {{ tokenFile: {} }}\n", token.display());
+    rules.set(&(admin.clone() + &allow(&["origin.test", "other.test"], &origin)));
+    let egret = rules.start();
+    let mut revoked = client::tunnel(egret.proxy(), format!("other.test:{}", origin.address.port()));
+    let mut stays = client::tunnel(egret.proxy(), format!("origin.test:{}", origin.address.port()));
+    rules.set(&(admin + "drain: 7s\n" + &allow(&["origin.test", "new.test"], &origin)));
+    let mut stream = client::dial(egret.admin());
+    write!(
+        stream,
+        "POST /reload HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer 0123456789abcdef0123456789abcdef\r\nContent-Length: 0\r\n\r\n",
+        egret.admin()
+    )
+    .unwrap();
+    let answer = client::read_answer(&mut stream);
+    let report: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let port = origin.address.port();
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(
+        report["rules"]["names"],
+        serde_json::json!([format!("added allow new.test:{port}"), format!("removed allow other.test:{port}")])
+    );
+    assert_eq!((&report["rules"]["total"], &report["rules"]["changed"]), (&2.into(), &0.into()), "{report}");
+    assert_eq!(report["settings"], serde_json::json!(["drain"]), "{report}");
+    assert_eq!((&report["revoked"], &report["closed"]), (&1.into(), &true.into()), "{report}");
+    let tunnel = &report["tunnels"][0];
+    assert_eq!(tunnel["target"], format!("other.test:{port}"));
+    assert_eq!(tunnel["client"], revoked.local_addr().unwrap().to_string());
+    let rule = tunnel["rule"].as_str().unwrap();
+    assert!(rule.ends_with("egret.yaml:4:9") || rule.contains("egret.yaml:4:"), "{report}");
+    assert!(client::ends(&mut revoked) && client::echoes(&mut stays, b"x"));
+}
+
+#[test]
+fn a_warning_is_said_once_and_not_again_at_each_reload() {
+    let rules = Rules::new("gateways: [{ name: g, ports: [{ port: 80 }] }]");
+    let egret = rules.start();
+    egret.stderr.wait_for("W001");
+    rules.set("gateways: [{ name: g, ports: [{ port: 80 }] }]\ncredentials: { certificates: /etc/nowhere }");
+    egret.reload();
+    egret.reload();
+    let warnings = |what: &str| egret.stderr.so_far().iter().filter(|line| line.contains(what)).count();
+    assert_eq!((warnings("gateways[0]"), warnings("credentials.certificates")), (1, 1), "{:?}", egret.stderr.so_far());
+}
