@@ -111,7 +111,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::account::live::LiveGuard;
+    use crate::account::Bounds;
+    use crate::account::live::{Entry, LiveGuard};
     use crate::flow::{ListenerKind, ListenerName, Source, Target, Workload};
 
     const QUIET: Duration = Duration::from_secs(2);
@@ -125,7 +126,9 @@ mod tests {
             identity: None,
         });
         let target = Target::parse_authority(b"example.com:443").unwrap();
-        tunnels.open(&source, target, false, "cluster".into(), 100, 100).unwrap()
+        let client = source.peer.ip();
+        let entry = Entry { source, target, by_sni: false, cluster: "cluster".into(), client, pace: None };
+        tunnels.open(entry, Bounds { all: 100, per_client: 100 }).unwrap()
     }
 
     /// A tunnel's task: ends when it is told to, or by itself; while it runs a byte moves every `pace`. Says when it was over.

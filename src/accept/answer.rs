@@ -37,7 +37,8 @@ pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
     if let Some(challenge) = answering.challenge {
         write!(head, "Proxy-Authenticate: {challenge}\r\n").expect("a String takes everything");
     }
-    if matches!(failure.error, ErrorType::Overloaded | ErrorType::Draining) {
+    // A second brings room for one request at least: rates are whole numbers.
+    if matches!(failure.error, ErrorType::Overloaded | ErrorType::RateLimited | ErrorType::Draining) {
         head.push_str("Retry-After: 1\r\n");
     }
     head.push_str(if answering.keep_alive {

@@ -6,7 +6,7 @@ mod plain;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use socket2::SockRef;
@@ -15,8 +15,8 @@ use tokio::io::AsyncWriteExt;
 use super::answer::{self, Answering};
 use super::basic::Verdict;
 use super::{Accepted, ListenerSettings, closing};
-use crate::account::{AccessRecord, Requested};
-use crate::flow::{ErrorType, Failure, Identity, Outcome, Source, Target};
+use crate::account::{AccessRecord, Requested, metrics};
+use crate::flow::{ErrorType, Failure, Identity, Limit, Outcome, Source, Target};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, Version, parse_request};
 use crate::stream::Stream;
 use crate::tunnel::exchange::read_more;
@@ -110,7 +110,12 @@ impl Connection {
             };
             match after {
                 After::Next => {}
-                After::Close => return self.ended(Outcome::Complete),
+                After::Close => {
+                    if self.asked_enough() {
+                        metrics::limit_reached(Limit::RequestsPerConnection);
+                    }
+                    return self.ended(Outcome::Complete);
+                }
                 After::Abort => {
                     self.abort();
                     return self.ended(Outcome::Complete);
@@ -135,8 +140,12 @@ impl Connection {
         let limits = self.proxy.limits.load_full();
         let head_limits = HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields };
         if self.buf.is_empty() {
-            let idle = if self.requests == 0 { limits.head_time } else { limits.tunnel_idle };
-            if !self.wait_for_client(idle).await {
+            let first = self.requests == 0;
+            let (idle, limit) = match first {
+                true => (limits.head_time, Limit::HeadTime),
+                false => (limits.keep_alive_idle, Limit::KeepAliveIdle),
+            };
+            if !self.wait_for_client(idle, limit).await {
                 return Ok(None);
             }
         }
@@ -145,26 +154,27 @@ impl Connection {
             match parse_request(&mut self.buf, &head_limits) {
                 Ok(Some(head)) => return Ok(Some(head)),
                 Ok(None) => {}
-                Err(error) => return Err(Failure::new(error.error_type(), error.to_string())),
+                Err(error) => {
+                    error.limit().into_iter().for_each(metrics::limit_reached);
+                    return Err(Failure::new(error.error_type(), error.to_string()));
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Failure::new(ErrorType::RequestTimeout, "the request's head was not complete in time"));
+                return Err(head_too_late());
             }
             match read_more(&mut self.stream, &mut self.buf, &mut self.patience, left).await {
                 Ok(0) | Err(_) if self.buf.is_empty() => return Ok(None),
                 Ok(0) => return Err(Failure::new(ErrorType::BadRequest, "the request ends inside its head")),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(Failure::new(ErrorType::RequestTimeout, "the request's head was not complete in time"));
-                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(head_too_late()),
                 Err(_) => return Ok(None),
             }
         }
     }
 
     /// Waits without a buffer until the client sends something; false when it does not, or when we are draining.
-    async fn wait_for_client(&mut self, idle: std::time::Duration) -> bool {
+    async fn wait_for_client(&mut self, idle: Duration, limit: Limit) -> bool {
         self.buf = BytesMut::new();
         if !self.stream.prefix().is_empty() {
             return true;
@@ -178,7 +188,20 @@ impl Connection {
                 () = drain.draining() => false,
             }
         });
-        waiting.await.unwrap_or(false)
+        waiting.await.unwrap_or_else(|_| {
+            metrics::limit_reached(limit);
+            false
+        })
+    }
+
+    /// Whether the client may ask again after this request.
+    fn may_ask_again(&self, head: &RequestHead) -> bool {
+        head.persistent() && !self.asked_enough() && !self.proxy.drain.is_draining()
+    }
+
+    fn asked_enough(&self) -> bool {
+        let requests_max = self.proxy.limits.load().requests_per_connection;
+        requests_max != 0 && self.requests >= requests_max as u64
     }
 
     /// A record that knows the client and the request.
@@ -196,6 +219,7 @@ impl Connection {
     /// Asks for credentials where the listener wants them; returns the source with the identity they prove.
     async fn authenticate(&self, head: &RequestHead) -> Result<Arc<Source>, Failure> {
         self.settings.admit_client(self.source.peer)?;
+        self.proxy.admit_request(&self.source)?; // before the password: looking at one takes long, by design
         let Some(basic) = self.settings.basic.as_ref().filter(|_| self.inside.is_none()) else {
             return Ok(self.source.clone());
         };
@@ -227,8 +251,7 @@ impl Connection {
         let retry = failure.error == ErrorType::AuthenticationRequired;
         // So does a request that would leave its tunnel: what else it brings is not to be read.
         let misdirected = failure.error == ErrorType::Misdirected;
-        let keep_alive =
-            clean && head.persistent() && (!connect || retry) && !misdirected && !self.proxy.drain.is_draining();
+        let keep_alive = clean && (!connect || retry) && !misdirected && self.may_ask_again(head);
         let request_id = record.ensure_request_id();
         let challenge = self.settings.basic.as_ref().filter(|_| retry).map(|basic| basic.challenge());
         let via = self.proxy.via.load_full();
@@ -284,16 +307,25 @@ impl Connection {
     /// Writes an answer of ours; false if the client is gone, or takes nothing for `limits.bodyIdle`.
     async fn tell(&mut self, answer: &[u8]) -> bool {
         let limit = self.proxy.limits.load().body_idle;
-        matches!(self.patience.within(limit, self.stream.write_all(answer)).await, Ok(Ok(())))
+        let written = self.patience.within(limit, self.stream.write_all(answer)).await;
+        if written.is_err() {
+            metrics::limit_reached(Limit::BodyIdle);
+        }
+        matches!(written, Ok(Ok(())))
     }
 
     /// Makes the close a reset.
     fn abort(&self) {
         if let Some(tcp) = self.stream.transport() {
             // If the option cannot be set the client sees an end without the last chunk or byte: still not a complete answer.
-            let _ = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
+}
+
+fn head_too_late() -> Failure {
+    metrics::limit_reached(Limit::HeadTime);
+    Failure::new(ErrorType::RequestTimeout, "the request's head was not complete in time")
 }
 
 fn accepts_problem_json(head: &RequestHead) -> bool {

@@ -7,7 +7,9 @@ pub mod forward;
 pub mod sni;
 pub mod socket;
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::account::metrics;
-use crate::flow::{ErrorType, Failure, ListenerKind, ListenerName, Source, Workload};
+use crate::flow::{ErrorType, Failure, Limit, ListenerKind, ListenerName, Source, Workload};
 use crate::route::IpSet;
-use crate::stream::Stream;
+use crate::stream::{Stream, descriptors};
 use crate::tunnel::{Proxy, closing};
 
 use admission::{Admitted, Connections};
@@ -61,12 +63,16 @@ pub struct Accepted {
 const WARNING_INTERVAL: Duration = Duration::from_secs(10); // not each of the 20 tries a second
 const BACKOFF: Duration = Duration::from_millis(50); // EMFILE lasts until somebody closes; spinning on it would keep them from it
 
+/// When a listener last said that it cannot accept.
+#[derive(Debug, Default)]
+struct Warned(Option<Instant>);
+
 impl Listener {
     /// Takes a bound socket (see [`socket::bind`]).
     ///
     /// # Errors
     /// If the kernel does not know the address that the socket is bound to.
-    pub fn new(socket: TcpListener, settings: ListenerSettings) -> std::io::Result<Self> {
+    pub fn new(socket: TcpListener, settings: ListenerSettings) -> io::Result<Self> {
         let local = socket.local_addr()?;
         Ok(Self { socket, local, settings: ArcSwap::from_pointee(settings) })
     }
@@ -88,7 +94,7 @@ impl Listener {
 
     /// Accepts until `stop`; each connection is a task of its own, tracked by the proxy's drain.
     pub async fn serve(self: Arc<Self>, proxy: Arc<Proxy>, connections: Arc<Connections>, stop: CancellationToken) {
-        let mut warned: Option<Instant> = None;
+        let mut warned = Warned::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -96,24 +102,40 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
+                Ok((tcp, peer)) if descriptors::is_reserved(&tcp) => {
+                    self.warn(&mut warned, &"none is left but those kept for the operator");
+                    metrics::limit_reached(Limit::Descriptors);
+                    let moved = tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        moved = out_of_reserve(tcp) => moved,
+                    };
+                    if let Ok(tcp) = moved {
+                        self.admit(tcp, peer, &proxy, &connections);
+                    }
+                }
                 Ok((tcp, peer)) => self.admit(tcp, peer, &proxy, &connections),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    if warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
-                        warned = Some(Instant::now());
-                        tracing::warn!(listener = self.name().name, %error, "cannot accept; trying again");
-                    }
+                    self.warn(&mut warned, &error);
+                    metrics::limit_reached(Limit::Descriptors);
                     tokio::time::sleep(BACKOFF).await;
                 }
             }
         }
     }
 
+    fn warn(&self, warned: &mut Warned, why: &dyn std::fmt::Display) {
+        if warned.0.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
+            warned.0 = Some(Instant::now());
+            tracing::warn!(listener = self.name().name, error = %why, "cannot accept; trying again");
+        }
+    }
+
     fn admit(&self, tcp: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, connections: &Arc<Connections>) {
         let limits = proxy.limits.load();
-        let admitted = connections.admit(peer.ip().to_canonical(), limits.connections, limits.connections_per_client);
+        let admitted = connections.admit(limits.client(peer.ip()), limits.connections, limits.connections_per_client);
         let Ok(admitted) = admitted else {
-            metrics::connection_refused();
             return; // closed: a client over its bound gets no thread, no buffer and no answer
         };
         let settings = self.settings.load_full();
@@ -150,9 +172,25 @@ impl ListenerSettings {
     }
 }
 
+/// Waits until there is a descriptor for this connection that is not one of the last, and moves it there. Until then no other one is
+/// accepted: they wait in the kernel, and neither they nor we spin.
+async fn out_of_reserve(tcp: TcpStream) -> io::Result<TcpStream> {
+    let _shortage = descriptors::Shortage::begin();
+    loop {
+        tokio::time::sleep(BACKOFF).await;
+        match tcp.as_fd().try_clone_to_owned() {
+            Ok(low) if !descriptors::is_reserved(&low) => {
+                drop(tcp);
+                return TcpStream::from_std(low.into());
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Errors of accept(2) that say something about the one connection only.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind;
     matches!(
         error.kind(),
         ErrorKind::ConnectionAborted
@@ -177,6 +215,6 @@ mod tests {
     fn the_tasks_of_connections_are_small() {
         // They are moved when they are spawned, and a keep-alive client holds one: no array may live across a wait in them.
         assert!(future_bytes(forward::serve) <= 4864, "{}", future_bytes(forward::serve));
-        assert!(future_bytes(sni::serve) <= 2048, "{}", future_bytes(sni::serve));
+        assert!(future_bytes(sni::serve) <= 2112, "{}", future_bytes(sni::serve));
     }
 }

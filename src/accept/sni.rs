@@ -12,8 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::admission::Admitted;
 use super::{Accepted, ListenerSettings, closing};
-use crate::account::AccessRecord;
-use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Host, Outcome, Source, Target};
+use crate::account::{AccessRecord, metrics};
+use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Host, Limit, Outcome, Source, Target};
 use crate::route::Route;
 use crate::route::consistency::Judgement;
 use crate::stream::Stream;
@@ -84,7 +84,7 @@ impl Connection {
 
     /// Reads until there is a hello, or it is known that there will be none.
     async fn arrival(&mut self) -> Arrived {
-        let deadline = Instant::now() + HELLO_TIME;
+        let deadline = Instant::now() + HELLO_TIME.min(self.proxy.limits.load().head_time);
         loop {
             match client_hello::parse(&self.buf) {
                 Ok(Some(hello)) => return Arrived::Hello(hello),
@@ -121,6 +121,7 @@ impl Connection {
             ServerName::IpLiteral(ip) => record.server_name(&ip.to_string()),
             ServerName::Invalid(name) => record.server_name(&String::from_utf8_lossy(name)),
         }
+        self.proxy.admit_request(&self.source)?;
         let target = target(name, self.settings.sni_port)?;
         let flow = Flow { source: &self.source, ask: Ask::Sni, target: target.clone() };
         let route = self.proxy.route(&flow, record)?;
@@ -166,6 +167,7 @@ impl Refused {
     }
 
     fn too_late() -> Self {
+        metrics::limit_reached(Limit::HeadTime);
         let failure = Failure::new(ErrorType::RequestTimeout, "the ClientHello was not complete in time");
         Self { failure, alert: false }
     }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use foldhash::HashMap;
 use futures_util::task::AtomicWaker;
 
 use super::metrics;
+use super::pace::Pace;
+use super::shares::{Bounds, Exceeded, Shares};
 use crate::flow::{Ending, Source, Target};
 
 /// One open tunnel, shared between its relay and whoever looks at it.
@@ -27,6 +28,10 @@ pub struct Live {
     pub cluster: Arc<str>,
     /// When it was opened.
     pub opened: Instant,
+    /// Whose share of the tunnels it is.
+    client: IpAddr,
+    /// What its bytes have to keep to.
+    pace: Option<Arc<Pace>>,
     received: AtomicU64,
     sent: AtomicU64,
     /// Where it stands in its shard; changes under the shard's lock only.
@@ -72,6 +77,11 @@ impl Live {
         code.checked_sub(1).and_then(|index| ENDINGS.get(usize::from(index)).copied())
     }
 
+    /// What its bytes have to keep to; `None` where they are not limited.
+    pub fn pace(&self) -> Option<&Pace> {
+        self.pace.as_deref()
+    }
+
     /// Bytes from the client so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -111,47 +121,48 @@ const fn code(why: Ending) -> u8 {
 /// All live tunnels. Entering and leaving take two short locks, each of one of many shards.
 #[derive(Debug, Default)]
 pub struct Tunnels {
-    open: AtomicUsize,
+    shares: Shares,
     ids: AtomicU64,
     /// By id. Dense: the last takes the place of one that leaves.
     shards: [Mutex<Vec<Arc<Live>>>; SHARDS],
-    /// By address: open tunnels of each client that has any.
-    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+}
+
+/// A tunnel to be entered.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Who asks.
+    pub source: Arc<Source>,
+    /// For what.
+    pub target: Target,
+    /// By SNI (else by CONNECT or an upgrade).
+    pub by_sni: bool,
+    /// The cluster's name.
+    pub cluster: Arc<str>,
+    /// Whose share of the tunnels it is ([`crate::flow::Limits::client`]).
+    pub client: IpAddr,
+    /// What its bytes have to keep to ([`super::Paces::bytes`]).
+    pub pace: Option<Arc<Pace>>,
 }
 
 const SHARDS: usize = 16; // at 20,000 tunnels a look at all holds each lock for 1,250 of them
 
-/// Which bound a tunnel would exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exceeded {
-    /// `limits.tunnels`.
-    All,
-    /// `limits.tunnelsPerClient`.
-    Client,
-}
-
 impl Tunnels {
-    /// Enters a tunnel, unless a bound (`max` in all, `per_client_max` of this client's address) is reached.
+    /// Enters a tunnel, unless a bound is reached.
     ///
     /// # Errors
     /// The bound that is reached; nothing is counted then.
-    pub fn open(
-        self: &Arc<Self>,
-        source: &Arc<Source>,
-        target: Target,
-        by_sni: bool,
-        cluster: Arc<str>,
-        max: usize,
-        per_client_max: usize,
-    ) -> Result<LiveGuard, Exceeded> {
-        self.count_in(client(source), max, per_client_max)?;
+    pub fn open(self: &Arc<Self>, entry: Entry, bounds: Bounds) -> Result<LiveGuard, Exceeded> {
+        let Entry { source, target, by_sni, cluster, client, pace } = entry;
+        self.shares.take(client, bounds)?;
         let live = Arc::new(Live {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
-            source: source.clone(),
+            source,
             target,
             by_sni,
             cluster,
             opened: Instant::now(),
+            client,
+            pace,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             slot: AtomicUsize::new(0),
@@ -164,21 +175,6 @@ impl Tunnels {
         drop(shard);
         metrics::tunnel_opened();
         Ok(LiveGuard { live, tunnels: self.clone() })
-    }
-
-    fn count_in(&self, client: IpAddr, max: usize, per_client_max: usize) -> Result<(), Exceeded> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Exceeded::All);
-        }
-        let mut clients = self.clients_of(client);
-        let count = clients.get(&client).copied().unwrap_or(0);
-        if count >= per_client_max {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Exceeded::Client);
-        }
-        clients.insert(client, count + 1);
-        Ok(())
     }
 
     fn leave(&self, live: &Live) {
@@ -194,21 +190,8 @@ impl Tunnels {
         }
         drop(shard);
         drop(left); // outside the lock
-        let client = client(&live.source);
-        let mut clients = self.clients_of(client);
-        if let Some(count) = clients.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&client); // the map is as large as the number of clients now, not ever
-                if clients.capacity() > SPARE_MIN && clients.len() < clients.capacity() / 4 {
-                    let spare = clients.len() * 2;
-                    clients.shrink_to(spare);
-                }
-            }
-        }
-        drop(clients);
         metrics::tunnel_closed();
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.shares.give_back(live.client);
     }
 
     /// Asks the tunnel with this id to end; false if none that is open has it.
@@ -219,7 +202,7 @@ impl Tunnels {
 
     /// How many are open.
     pub fn len(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.shares.taken()
     }
 
     /// True if none is open.
@@ -238,23 +221,9 @@ impl Tunnels {
     fn shard(&self, id: u64) -> MutexGuard<'_, Vec<Arc<Live>>> {
         lock(&self.shards[(id % SHARDS as u64) as usize])
     }
-
-    fn clients_of(&self, client: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        let last = match client {
-            IpAddr::V4(ip) => ip.octets()[3],
-            // Of a /64 the host part differs, of a whole network the part before it.
-            IpAddr::V6(ip) => ip.octets()[15] ^ ip.octets()[7],
-        };
-        lock(&self.clients[usize::from(last) % SHARDS])
-    }
 }
 
 const SPARE_MIN: usize = 64; // below that, giving memory back is not worth its copying
-
-/// One client is one address, however its socket spells it.
-fn client(source: &Source) -> IpAddr {
-    source.peer.ip().to_canonical()
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -290,9 +259,12 @@ mod tests {
     use crate::account::testing::source_from;
 
     fn open(tunnels: &Arc<Tunnels>, client: [u8; 4], max: usize, per_client_max: usize) -> Result<LiveGuard, Exceeded> {
-        let source = Arc::new(source_from(SocketAddr::from((Ipv4Addr::from(client), 4000))));
+        let client = Ipv4Addr::from(client);
+        let source = Arc::new(source_from(SocketAddr::from((client, 4000))));
         let target = Target::parse_authority(b"api.example.com:443").unwrap();
-        tunnels.open(&source, target, false, "cluster".into(), max, per_client_max)
+        let entry =
+            Entry { source, target, by_sni: false, cluster: "cluster".into(), client: client.into(), pace: None };
+        tunnels.open(entry, Bounds { all: max, per_client: per_client_max })
     }
 
     #[test]
@@ -308,15 +280,6 @@ mod tests {
         drop(first);
         assert_eq!(tunnels.len(), 2);
         assert!(open(&tunnels, a, 3, 2).is_ok());
-    }
-
-    #[test]
-    fn one_client_is_counted_once_in_both_spellings_of_its_address() {
-        let tunnels = Arc::new(Tunnels::default());
-        let _v4 = open(&tunnels, [192, 0, 2, 1], 9, 1).unwrap();
-        let mapped = Arc::new(source_from("[::ffff:192.0.2.1]:4000".parse().unwrap()));
-        let target = Target::parse_authority(b"api.example.com:443").unwrap();
-        assert_eq!(tunnels.open(&mapped, target, false, "cluster".into(), 9, 1).unwrap_err(), Exceeded::Client);
     }
 
     #[test]
@@ -344,7 +307,6 @@ mod tests {
         drop(burst);
         assert!(tunnels.is_empty());
         assert!(tunnels.shards.iter().all(|shard| shard.lock().unwrap().capacity() <= SPARE_MIN * 4));
-        assert!(tunnels.clients.iter().all(|clients| clients.lock().unwrap().capacity() <= SPARE_MIN * 4));
     }
 
     #[test]

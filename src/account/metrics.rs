@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::record::Asked;
-use crate::flow::{Ending, ErrorType, Outcome, Unfit};
+use crate::flow::{Ending, ErrorType, Limit, Outcome, Unfit};
 
 /// How a DNS query ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ struct Metrics {
     connections_refused: Counter,
     connections_open: Gauge,
     tunnels_open: Gauge,
+    limits_reached: [Counter; Limit::ALL.len()],
+    dials_pending: Gauge,
+    dns_queries_pending: Gauge,
+    pool_idle: Gauge,
     bytes_received: Counter,
     bytes_sent: Counter,
     dial_failures: [Counter; ErrorType::ALL.len()],
@@ -66,6 +70,10 @@ static METRICS: Metrics = Metrics {
     connections_refused: Counter::new(),
     connections_open: Gauge::new(),
     tunnels_open: Gauge::new(),
+    limits_reached: [const { Counter::new() }; Limit::ALL.len()],
+    dials_pending: Gauge::new(),
+    dns_queries_pending: Gauge::new(),
+    pool_idle: Gauge::new(),
     bytes_received: Counter::new(),
     bytes_sent: Counter::new(),
     dial_failures: [const { Counter::new() }; ErrorType::ALL.len()],
@@ -161,6 +169,31 @@ pub(super) fn tunnel_opened() {
 
 pub(super) fn tunnel_closed() {
     METRICS.tunnels_open.add(-1);
+}
+
+/// A bound was met, and what met it was refused, ended or held back.
+pub fn limit_reached(limit: Limit) {
+    METRICS.limits_reached[limit as usize].add(1);
+}
+
+/// A dial begins.
+pub fn dial_began() {
+    METRICS.dials_pending.add(1);
+}
+
+/// A dial is over, whatever came of it.
+pub fn dial_ended() {
+    METRICS.dials_pending.add(-1);
+}
+
+/// So many DNS queries more, or fewer, are under way.
+pub fn dns_queries_pending(change: i64) {
+    METRICS.dns_queries_pending.add(change);
+}
+
+/// So many upstream connections are idle.
+pub fn pool_idle(connections: usize) {
+    METRICS.pool_idle.set(connections as u64);
 }
 
 /// Bytes came from a client: of a tunnel as they come, of a body when its exchange ends.
@@ -266,6 +299,16 @@ impl Collector for &'static Metrics {
         )?;
         out.gauge("connections_open", "Connections of clients open now", &self.connections_open)?;
         out.gauge("tunnels_open", "Tunnels open now", &self.tunnels_open)?;
+        out.gauge("dials_pending", "Flows being resolved or dialled now", &self.dials_pending)?;
+        out.gauge("dns_queries_pending", "DNS queries under way now", &self.dns_queries_pending)?;
+        out.gauge("pool_idle_connections", "Idle upstream connections kept now", &self.pool_idle)?;
+        let reached =
+            Limit::ALL.iter().map(|limit| ([("limit", limit.name())], self.limits_reached[*limit as usize].value()));
+        out.family(
+            "limit_reached",
+            "What met a bound of the settings and was refused, ended or held back",
+            seen(reached),
+        )?;
         out.counter("received_bytes", "Bytes from clients, without heads", &self.bytes_received)?;
         out.counter("sent_bytes", "Bytes to clients, without heads", &self.bytes_sent)?;
         let failures = ErrorType::ALL
@@ -415,6 +458,8 @@ mod tests {
         assert!((value(row) - before - 1.0).abs() < 0.01);
         dial_failed(ErrorType::DnsTimeout);
         assert!(value("egret_dial_failures_total{reason=\"dns_timeout\"}") >= 1.0);
+        limit_reached(Limit::TunnelsPerClient);
+        assert!(value("egret_limit_reached_total{limit=\"tunnels_per_client\"}") >= 1.0);
         dns_query(DnsResult::TimedOut);
         assert!(value("egret_dns_queries_total{result=\"timed_out\"}") >= 1.0);
         config_loaded(7);

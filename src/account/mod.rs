@@ -3,7 +3,9 @@
 pub mod format;
 pub mod live;
 pub mod metrics;
+pub mod pace;
 pub mod record;
+pub mod shares;
 mod writer;
 
 use std::io;
@@ -16,7 +18,9 @@ use thiserror::Error;
 
 pub use format::{Encoding, Format, FormatError};
 pub use live::{Live, Tunnels};
+pub use pace::{Pace, Paces};
 pub use record::{AccessRecord, Requested};
+pub use shares::{Bounds, Exceeded, Shares};
 
 use crate::flow::Source;
 use writer::{Sink, Writer};

@@ -228,6 +228,11 @@ impl AccessRecord {
         String::from_utf8_lossy(self.text(Field::RequestId)).into()
     }
 
+    /// Who asks, as known when the flow began.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// What is tried on the way out.
     pub fn trace_mut(&mut self) -> &mut DialTrace {
         &mut self.trace

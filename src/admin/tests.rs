@@ -8,11 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::account::live::LiveGuard;
+use crate::account::live::{Entry, LiveGuard};
 use crate::account::testing::{account_off, source_from};
+use crate::account::{Bounds, Paces, Shares};
 use crate::dial::testing::dialer;
 use crate::drain::Drain;
-use crate::flow::{Ending, Target};
+use crate::flow::{Ending, Limits, Target};
 use crate::route::sample::{service, snapshot};
 use crate::route::{Mode, Protocol};
 use crate::tunnel::ViaName;
@@ -34,6 +35,8 @@ fn proxy() -> Arc<Proxy> {
         via: ArcSwap::from_pointee(ViaName { name: "egret-test".to_owned(), send: true }),
         account: account_off(),
         tunnels: Arc::default(),
+        dials: Shares::default(),
+        paces: Paces::new(&Limits::default()),
         dialer: dialer(),
         drain: Drain::default(),
     })
@@ -67,8 +70,10 @@ impl Running {
     fn open(&self, client: &str, target: &str) -> LiveGuard {
         let target = Target::parse_authority(target.as_bytes()).unwrap();
         let source = Arc::new(source_from(client.parse().unwrap()));
-        let cluster = format!("outbound|{}||{}", target.port, target.host);
-        self.port.proxy.tunnels.open(&source, target, false, cluster.into(), 100, 100).unwrap()
+        let cluster = format!("outbound|{}||{}", target.port, target.host).into();
+        let client = source.peer.ip();
+        let entry = Entry { source, target, by_sni: false, cluster, client, pace: None };
+        self.port.proxy.tunnels.open(entry, Bounds { all: 100, per_client: 100 }).unwrap()
     }
 
     async fn get(&self, path: &str) -> String {

@@ -34,12 +34,13 @@ use self::revoke::Revocation;
 use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
-use crate::account::{Account, AccountError, Tunnels, metrics};
+use crate::account::{Account, AccountError, Paces, Shares, Tunnels, metrics};
 use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::settings::Sandbox;
 use crate::config::{Code, Diagnostics, Severity};
 use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
+use crate::stream::descriptors;
 use crate::tunnel::Proxy;
 
 /// How a proxy that was running ended.
@@ -89,7 +90,7 @@ pub fn run(
     announce: impl Fn(&Addresses) + 'static,
 ) -> Result<End, StartError> {
     let parts = source.load().map_err(StartError::Configuration)?;
-    process::raise_open_files();
+    descriptors::set_limit(process::raise_open_files());
     let workers = process::workers(parts.threads);
     // Before there is a second thread: a sandbox is of the thread that asks for it, and of those that it starts.
     let mut places = parts.places();
@@ -184,10 +185,12 @@ impl App {
         let plan = listeners.plan(parts.listeners)?;
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::new(parts.snapshot),
-            limits: ArcSwap::from_pointee(parts.limits),
+            limits: ArcSwap::from_pointee(parts.limits.clone()),
             via: ArcSwap::from_pointee(parts.via),
             account,
             tunnels: Arc::new(Tunnels::default()),
+            dials: Shares::default(),
+            paces: Paces::new(&parts.limits),
             dialer: Dialer::new(parts.dial).map_err(StartError::Dial)?,
             drain: Drain::default(),
         });
@@ -312,6 +315,7 @@ impl App {
         }
         let generation = parts.snapshot.generation();
         self.proxy.snapshot.store(parts.snapshot.clone());
+        self.proxy.paces.set(&parts.limits);
         self.proxy.limits.store(Arc::new(parts.limits));
         self.proxy.via.store(Arc::new(parts.via));
         self.admin.apply(admin_plan, parts.admin_token);

@@ -87,6 +87,7 @@ codes! {
     E042 AddressUsedTwice: "Two listeners, or a listener and the admin port, cannot be bound to the same address and port.",
     E043 Conflict: "Two settings that are both present contradict each other, or a setting stands where it has no meaning.",
     W040 NoListener: "The settings leave nothing to listen on (`listeners: []`), so no client can reach this process.",
+    W042 NoEffect: "The setting is understood but cannot have an effect beside the others: a bound for one client that lies above the bound for all, or a burst of a rate that is not limited.",
     W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
     // Resources: ServiceEntry (ISTIO 2.4)
     E100 BadHost: "A host is a DNS name (1 to 255 characters, labels of letters, digits and `-`) whose first label may be or begin with `*`. International names are written in their ASCII form (xn--…). Addresses belong into `addresses`.",

@@ -125,6 +125,15 @@ impl DialError {
         }
     }
 
+    /// True where this process, or the machine, may open no more files.
+    pub fn is_for_want_of_descriptors(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => is_out_of_descriptors(source),
+            Self::Hop { source, .. } => source.is_for_want_of_descriptors(),
+            _ => false,
+        }
+    }
+
     /// The status of the parent that refused.
     pub fn hop_status(&self) -> Option<u16> {
         match self {

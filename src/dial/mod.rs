@@ -32,11 +32,12 @@ use self::pool::Pool;
 use self::resolve::Resolver;
 use self::tcp::{Pacing, RaceError};
 use crate::account::metrics;
-use crate::flow::{DialTrace, Host, Name, Target};
+use crate::flow::{DialTrace, Host, Limit, Name, Target};
 use crate::http1::HeadLimits;
 use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
 use crate::route::{Cluster, Discovery, Hop, Origination, Via};
 use crate::stream::Stream;
+use crate::stream::descriptors::{self, Shortage};
 
 pub use endpoints::Lease;
 pub use error::DialError;
@@ -568,9 +569,15 @@ impl Dialer {
 
     fn enter(&self) -> Result<Pending<'_>, DialError> {
         let max = self.settings.load().pending_dials;
+        metrics::dial_began();
         let pending = Pending(&self.pending);
         if self.pending.fetch_add(1, Ordering::Relaxed) >= max {
+            metrics::limit_reached(Limit::PendingDials);
             return Err(DialError::Overloaded { what: "pending dials", max });
+        }
+        if Shortage::is_now() {
+            // A socket would be refused anyhow, and those of DNS would be taken from the operator's.
+            return Err(DialError::Connect { peer: "an upstream".into(), source: descriptors::exhausted() });
         }
         Ok(pending)
     }
@@ -698,6 +705,7 @@ struct Pending<'a>(&'a AtomicUsize);
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
+        metrics::dial_ended();
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

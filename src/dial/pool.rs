@@ -15,7 +15,8 @@ use tokio::task::coop::unconstrained;
 
 use super::Dialed;
 use super::endpoints::ParkedLease;
-use crate::flow::Target;
+use crate::account::metrics;
+use crate::flow::{Limit, Target};
 use crate::route::cluster::{Origination, Sni};
 use crate::route::{Cluster, Discovery, Hop, Via};
 use crate::stream::Stream;
@@ -150,7 +151,9 @@ impl Pool {
         let evicted = {
             let mut idle = lock(&self.idle);
             idle.max = max;
-            idle.evict(0)
+            let evicted = idle.evict(0);
+            metrics::pool_idle(idle.len());
+            evicted
         };
         drop(evicted);
     }
@@ -165,6 +168,7 @@ impl Pool {
         let closed = {
             let mut idle = lock(&self.idle);
             let empty = Idle { sweeping: idle.sweeping, ..Idle::new(idle.max) };
+            metrics::pool_idle(0);
             std::mem::replace(&mut *idle, empty)
         };
         drop(closed);
@@ -174,13 +178,20 @@ impl Pool {
     pub(super) fn checkout(&self, key: &PoolKey) -> Option<Dialed> {
         let now = Instant::now();
         loop {
-            let mut held = lock(&self.idle).take_newest(key)?;
+            let mut held = self.take_newest(key)?;
             // Outside the lock: a look at TLS may read records, and dropping closes a socket.
             if now.saturating_duration_since(held.since) < IDLE_TIME && is_quiet(&mut held.stream) {
                 let Held { stream, lease, requests, peer, local, hop, .. } = held;
                 return Some(Dialed { stream, lease: lease.resume(), requests, peer, local, hop });
             }
         }
+    }
+
+    fn take_newest(&self, key: &PoolKey) -> Option<Held> {
+        let mut idle = lock(&self.idle);
+        let held = idle.take_newest(key)?;
+        metrics::pool_idle(idle.len());
+        Some(held)
     }
 
     /// Keeps a connection.
@@ -195,7 +206,9 @@ impl Pool {
                 return;
             }
             let evicted = idle.evict(1);
+            evicted.iter().for_each(|_| metrics::limit_reached(Limit::IdlePool));
             idle.put(held);
+            metrics::pool_idle(idle.len());
             if !std::mem::replace(&mut idle.sweeping, true) {
                 tokio::spawn(sweep(Arc::downgrade(&self.idle)));
             }
@@ -212,6 +225,7 @@ async fn sweep(idle: Weak<Mutex<Idle>>) {
         let Some(idle) = idle.upgrade() else { return };
         let mut idle = lock(&idle);
         let closed = idle.take_dead(Instant::now());
+        metrics::pool_idle(idle.len());
         if idle.len() == 0 {
             idle.sweeping = false;
             return;

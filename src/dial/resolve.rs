@@ -23,7 +23,7 @@ use thiserror::Error;
 use super::hosts::{self, HostsFile};
 use super::{DnsSettings, Family};
 use crate::account::metrics::{self, DnsResult};
-use crate::flow::{ErrorType, Name};
+use crate::flow::{ErrorType, Limit, Name};
 
 /// Answers questions for addresses. Cheap to share; dropped with its cache when the settings change.
 #[derive(Debug)]
@@ -217,9 +217,11 @@ impl Resolver {
             return Asked::Asking(answer);
         }
         if table.asking.len() >= self.queries_max {
+            metrics::limit_reached(Limit::DnsQueries);
             return Asked::Known(Err(ResolveError::Overloaded(self.queries_max)));
         }
         let number = self.state.asked.fetch_add(1, Ordering::Relaxed);
+        metrics::dns_queries_pending(1);
         let place = Place { state: self.state.clone(), question: question.clone(), number };
         let asking = self.ask(place).boxed().shared();
         if let Some(answer) = asking.downgrade() {
@@ -304,6 +306,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        metrics::dns_queries_pending(-1);
         // Somebody may have asked anew between the last waiter's leave and this: that question keeps its place.
         let mut table = self.state.table();
         if table.asking.get(&self.question).is_some_and(|asking| asking.number == self.number) {

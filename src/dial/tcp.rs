@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 
 use super::error::DialError;
 use super::resolve::{IpFamily, Lookup, ResolveError};
+use crate::stream::descriptors;
 
 /// Connects to exactly this address, from the first of `source` that is of its family. Dropping the future closes the socket.
 ///
@@ -25,6 +26,9 @@ use super::resolve::{IpFamily, Lookup, ResolveError};
 /// What the kernel said.
 pub(super) async fn connect(peer: SocketAddr, source: &[IpAddr]) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if descriptors::is_reserved(&socket) {
+        return Err(descriptors::exhausted());
+    }
     if let Some(ip) = source.iter().find(|ip| ip.is_ipv4() == peer.is_ipv4()) {
         socket.bind(&SockAddr::from(SocketAddr::new(*ip, 0)))?;
     }

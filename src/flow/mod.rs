@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use finding::{Finding, Speaks, Unfit};
-pub use limits::Limits;
+pub use limits::{Limit, Limits};
 pub use outcome::{DialTrace, Ending, ErrorType, Failure, Outcome, Side};
 pub use target::{Host, Name, Target, TargetError, put_ip};
 

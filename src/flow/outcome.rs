@@ -13,7 +13,7 @@ pub enum ErrorType {
     BadRequest,
     /// Head over `limits.headBytes` or `limits.headFields`.
     HeadTooLarge,
-    /// Head not complete after `limits.headTime`, or body paused longer than `limits.bodyIdle`.
+    /// Head not complete after `limits.headTime`, body paused longer than `limits.bodyIdle` or slower than `limits.bodyRateMin`.
     RequestTimeout,
     /// Missing or wrong proxy credentials.
     AuthenticationRequired,
@@ -63,6 +63,8 @@ pub enum ErrorType {
     ResponseTimeout,
     /// A limit of ours is reached.
     Overloaded,
+    /// The client asks faster than `limits.requestsPerSecondPerClient`.
+    RateLimited,
     /// We are draining.
     Draining,
     /// A bug of ours.
@@ -101,7 +103,7 @@ pub struct Row {
 
 impl ErrorType {
     /// Every failure, for tests and the documentation.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestTimeout,
@@ -129,6 +131,7 @@ impl ErrorType {
         Self::UpstreamProtocol,
         Self::ResponseTimeout,
         Self::Overloaded,
+        Self::RateLimited,
         Self::Draining,
         Self::Internal,
     ];
@@ -165,6 +168,7 @@ impl ErrorType {
             Self::UpstreamProtocol       => ("http_protocol_error", "http_protocol_error", "UPE", Upstream, 502, "Upstream Protocol Error"),
             Self::ResponseTimeout        => ("http_response_timeout", "http_response_timeout", "UT", Upstream, 504, "Upstream Answer Timed Out"),
             Self::Overloaded             => ("connection_limit_reached", "connection_limit_reached", "UO", Proxy, 503, "Proxy Limit Reached"),
+            Self::RateLimited            => ("request_rate_limited", "http_request_denied", "RL", Policy, 429, "Too Many Requests"),
             Self::Draining               => ("draining", "proxy_internal_response", "-", Proxy, 503, "Proxy Is Shutting Down"),
             Self::Internal               => ("proxy_internal_error", "proxy_internal_error", "-", Proxy, 500, "Proxy Internal Error"),
         };

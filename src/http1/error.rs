@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::flow::{ErrorType, TargetError};
+use crate::flow::{ErrorType, Limit, TargetError};
 
 /// Why bytes are no head. No variant quotes what the peer sent: targets may hold passwords, fields may hold anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -118,6 +118,15 @@ impl HeadError {
         match self {
             Self::TooLarge { .. } | Self::TooManyFields { .. } => ErrorType::HeadTooLarge,
             _ => ErrorType::BadRequest,
+        }
+    }
+
+    /// The limit of ours that the head is over, if that is what is wrong with it.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooLarge { .. } => Some(Limit::HeadBytes),
+            Self::TooManyFields { .. } => Some(Limit::HeadFields),
+            _ => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The one timer of a tunnel: idle limit, lifetime, and the moment from which keepalive is worth its system calls.
+//! The one timer of a tunnel: idle limit, lifetime, pauses of a client that goes too fast, and the moment from which keepalive is
+//! worth its system calls.
 //!
 //! Traffic does not touch the timer: it leaves a time stamp, and the timer looks at the stamp when it fires. So a busy tunnel
 //! costs one timer event per idle limit.
@@ -19,6 +20,8 @@ pub(super) struct Clock {
     opened: Instant,
     /// Since `opened`, as are both limits: a third of the size of instants and durations.
     moved: Millis,
+    /// Nothing is read until then; 0 where nothing holds it back.
+    paused: Millis,
     idle: Option<NonZero<Millis>>,
     lifetime: Option<NonZero<Millis>>,
     /// Armed by the first poll; its state is on the heap, because tokio's timer wheel points into it.
@@ -30,12 +33,29 @@ impl Clock {
     pub(super) fn new(limits: RelayLimits) -> Self {
         let limit = |limit| NonZero::new(millis(limit));
         let (idle, lifetime) = (limit(limits.idle), limit(limits.lifetime));
-        Self { opened: Instant::now(), moved: 0, idle, lifetime, timer: None, old: false }
+        Self { opened: Instant::now(), moved: 0, paused: 0, idle, lifetime, timer: None, old: false }
     }
 
     /// Bytes were moved now.
     pub(super) fn moved(&mut self) {
-        self.moved = self.age();
+        self.moved = self.age().max(self.paused);
+    }
+
+    /// Nothing is to be read for so long; the time does not count as idle.
+    pub(super) fn pause(&mut self, wait: Duration) {
+        let paused = self.age().saturating_add(millis(wait)).saturating_add(1); // the timer counts whole milliseconds
+        (self.paused, self.moved) = (paused, paused);
+        if let (Some(timer), Some(end)) = (&mut self.timer, self.opened.checked_add(Duration::from_millis(paused))) {
+            timer.as_mut().reset(end);
+        }
+    }
+
+    /// True while [`Self::pause`] lasts.
+    pub(super) fn is_paused(&mut self) -> bool {
+        if self.paused != 0 && self.age() >= self.paused {
+            self.paused = 0;
+        }
+        self.paused != 0
     }
 
     /// Nothing has moved for a while.
@@ -43,14 +63,19 @@ impl Clock {
         self.age() >= self.moved.saturating_add(QUIET_TIME)
     }
 
-    /// Ready once a limit is reached; calls `grown_old` once, when the tunnel has lived for [`YOUNG_TIME`].
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, grown_old: impl Fn()) -> Poll<Ending> {
+    /// Ready once a limit is reached; calls `grown_old` once, when the tunnel has lived for [`YOUNG_TIME`], or for `user_timeout`
+    /// where that is shorter (0: there is none).
+    ///
+    /// No byte can have waited longer for its acknowledgement than the tunnel is old: a user timeout that is set then holds as if it
+    /// had been set at once, and tunnels that are gone before cost no system call for it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, user_timeout: u32, grown_old: impl Fn()) -> Poll<Ending> {
+        let young = if user_timeout == 0 { YOUNG_TIME } else { YOUNG_TIME.min(user_timeout.into()) };
         loop {
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
             }
             let now = self.age();
-            if !self.old && now >= YOUNG_TIME {
+            if !self.old && now >= young {
                 self.old = true;
                 grown_old();
             }
@@ -60,7 +85,7 @@ impl Clock {
             if self.idle_end().is_some_and(|end| now >= end) {
                 return Poll::Ready(Ending::IdleTimeout);
             }
-            let Some(next) = self.next() else {
+            let Some(next) = self.next(young) else {
                 self.timer = None;
                 return Poll::Pending;
             };
@@ -72,9 +97,10 @@ impl Clock {
     }
 
     /// When there is something to do at the earliest.
-    fn next(&self) -> Option<Instant> {
-        let old = (!self.old).then_some(YOUNG_TIME);
-        let next = [old, self.idle_end(), self.lifetime_end()].into_iter().flatten().min()?;
+    fn next(&self, young: Millis) -> Option<Instant> {
+        let old = (!self.old).then_some(young);
+        let paused = NonZero::new(self.paused).map(NonZero::get);
+        let next = [old, paused, self.idle_end(), self.lifetime_end()].into_iter().flatten().min()?;
         self.opened.checked_add(Duration::from_millis(next)) // later than time can tell: never
     }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use self::clock::Clock;
 use self::guard::Look;
 use self::way::{End, Way};
+use crate::account::Pace;
 use crate::account::live::LiveGuard;
 use crate::flow::{Ending, Finding};
 use crate::route::Expected;
@@ -51,7 +52,7 @@ pub struct RelayLimits {
     pub idle: Duration,
     /// Longest life.
     pub lifetime: Duration,
-    /// How long bytes of ours may stay unacknowledged by the upstream of an old tunnel (`dial.tcpUserTimeout`).
+    /// How long bytes of ours may stay unacknowledged by the upstream (`dial.tcpUserTimeout`).
     pub user_timeout: Duration,
 }
 
@@ -99,15 +100,18 @@ impl Relay {
 
     /// Moves what can be moved now, both ways; ready when the tunnel is over by itself.
     fn poll_ways(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        let Self { downstream, upstream, up, down, live, guard, .. } = self;
-        let look = |bytes: &[u8]| Guard::look(guard, bytes);
-        match up.poll(cx, downstream, upstream, down.is_closed(), look, |bytes| live.add_received(bytes)) {
+        let Self { downstream, upstream, up, down, live, guard, clock, .. } = self;
+        let quantum = live.pace().map_or(usize::MAX, Pace::quantum);
+        let (mut up_budget, mut down_budget) = (quantum, quantum); // one each, so that neither direction starves the other
+        let (look, count) = (|bytes: &[u8]| Guard::look(guard, bytes), |bytes| live.add_received(bytes));
+        match up.poll(cx, (downstream, upstream), down.is_closed(), &mut up_budget, look, count) {
             Poll::Ready(Err(End::Source)) => return Poll::Ready(RelayEnd::Early(Ending::DownstreamReset)),
             Poll::Ready(Err(End::Sink)) => return Poll::Ready(RelayEnd::Early(Ending::UpstreamReset)),
             Poll::Ready(Err(End::Refused)) => return Poll::Ready(RelayEnd::Refused),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        match down.poll(cx, upstream, downstream, up.is_closed(), |_| Look::Pass, |bytes| live.add_sent(bytes)) {
+        let (look, count) = (|_: &[u8]| Look::Pass, |bytes| live.add_sent(bytes));
+        match down.poll(cx, (upstream, downstream), up.is_closed(), &mut down_budget, look, count) {
             Poll::Ready(Err(End::Source)) => return Poll::Ready(RelayEnd::Early(Ending::UpstreamReset)),
             Poll::Ready(Err(End::Sink | End::Refused)) => {
                 return Poll::Ready(RelayEnd::Early(Ending::DownstreamReset));
@@ -117,13 +121,26 @@ impl Relay {
         if Guard::poll_late(guard, cx).is_ready() {
             return Poll::Ready(RelayEnd::Refused);
         }
-        if up.is_closed() && down.is_closed() { Poll::Ready(RelayEnd::Complete) } else { Poll::Pending }
+        if up.is_closed() && down.is_closed() {
+            return Poll::Ready(RelayEnd::Complete);
+        }
+        let read = (quantum - up_budget) + (quantum - down_budget);
+        if let Some(pace) = live.pace().filter(|_| read > 0) {
+            match pace.moved(read) {
+                Some(wait) => clock.pause(wait),
+                None => cx.waker().wake_by_ref(), // what is left may be readable, and nobody else says so
+            }
+        }
+        Poll::Pending
     }
 
     /// Ready once a bound is reached. Sets keepalive on the upstream socket when the tunnel has become an old one.
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Self { clock, upstream, user_timeout, .. } = self;
-        clock.poll(cx, || keep_alive(upstream, Duration::from_millis((*user_timeout).into()))).map(RelayEnd::Early)
+        let user_timeout = *user_timeout;
+        clock
+            .poll(cx, user_timeout, || keep_alive(upstream, Duration::from_millis(user_timeout.into())))
+            .map(RelayEnd::Early)
     }
 
     /// Makes the close of both sockets a reset where bytes were lost or under way, so that neither peer takes what it has for all.
@@ -154,6 +171,13 @@ impl Future for Relay {
         let this = self.get_mut();
         let end = match this.live.poll_end(cx) {
             Poll::Ready(why) => RelayEnd::Early(why),
+            Poll::Pending if this.clock.is_paused() => {
+                let end = this.poll_clock(cx);
+                if end.is_pending() && !this.clock.is_paused() {
+                    cx.waker().wake_by_ref(); // the pause ended here
+                }
+                std::task::ready!(end)
+            }
             Poll::Pending => match this.poll_ways(cx) {
                 Poll::Ready(end) => end,
                 Poll::Pending => {

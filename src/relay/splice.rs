@@ -11,6 +11,8 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::stream::descriptors;
+
 /// A pipe and the number of bytes in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -35,6 +37,9 @@ impl Pipe {
             return None;
         };
         let pipe = Self { read_end, write_end, bytes: 0 }; // from here on its drop counts
+        if descriptors::is_reserved(&pipe.write_end) || descriptors::is_reserved(&pipe.read_end) {
+            return None;
+        }
         // Refused above fs.pipe-user-pages-soft; the 64 KiB of a new pipe still serve, what is below them does not.
         let size = fcntl_setpipe_size(&pipe.write_end, PIPE_BYTES)
             .or_else(|_| rustix::pipe::fcntl_getpipe_size(&pipe.write_end))
@@ -53,12 +58,12 @@ impl Pipe {
         }
     }
 
-    /// Takes from the socket what fits; 0 at its end, `WouldBlock` if it is drained.
+    /// Takes from the socket what fits, at most `max` bytes; 0 at its end, `WouldBlock` if it is drained.
     ///
     /// The pipe has to be empty: the kernel says `EAGAIN` for a full pipe too, and the socket would pass for drained.
-    pub(super) fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, from: &TcpStream, max: usize) -> io::Result<usize> {
         debug_assert_eq!(self.bytes, 0, "a pipe is filled when it is empty");
-        let filled = from.try_io(Interest::READABLE, || move_bytes(from, &self.write_end, PIPE_BYTES))?;
+        let filled = from.try_io(Interest::READABLE, || move_bytes(from, &self.write_end, PIPE_BYTES.min(max)))?;
         self.bytes = filled as u32; // at most PIPE_BYTES
         Ok(filled)
     }

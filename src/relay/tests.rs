@@ -16,8 +16,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
 use super::splice::{PIPES_MAX, Pipe};
 use super::{Relay, RelayEnd, RelayLimits, spliced_bytes};
-use crate::account::Tunnels;
-use crate::flow::{Ending, ListenerName, Source, Target, Workload};
+use crate::account::live::Entry;
+use crate::account::{Bounds, Pace, Paces, Tunnels};
+use crate::flow::{Ending, Limits, ListenerName, Source, Target, Workload};
 use crate::stream::Stream;
 
 const UNLIMITED: RelayLimits =
@@ -37,7 +38,11 @@ struct Running {
 impl Running {
     fn start(downstream: Stream, upstream: Stream) -> Self {
         let tunnels = Arc::new(Tunnels::default());
-        let mut relay = relay(&tunnels, downstream, upstream, UNLIMITED);
+        let relay = relay(&tunnels, downstream, upstream, UNLIMITED);
+        Self::run(tunnels, relay)
+    }
+
+    fn run(tunnels: Arc<Tunnels>, mut relay: Relay) -> Self {
         let task = tokio::spawn(async move {
             let end = match (&mut relay).await {
                 RelayEnd::Complete => None,
@@ -59,6 +64,16 @@ impl Running {
 }
 
 fn relay(tunnels: &Arc<Tunnels>, downstream: Stream, upstream: Stream, limits: RelayLimits) -> Relay {
+    paced(tunnels, downstream, upstream, limits, None)
+}
+
+fn paced(
+    tunnels: &Arc<Tunnels>,
+    downstream: Stream,
+    upstream: Stream,
+    limits: RelayLimits,
+    pace: Option<Arc<Pace>>,
+) -> Relay {
     let listener = ListenerName { name: "proxy".to_owned(), kind: crate::flow::ListenerKind::Forward };
     let local: SocketAddr = "127.0.0.1:3128".parse().unwrap();
     let source = Arc::new(Source {
@@ -69,7 +84,9 @@ fn relay(tunnels: &Arc<Tunnels>, downstream: Stream, upstream: Stream, limits: R
         identity: None,
     });
     let target = Target::parse_authority(b"example.com:443").unwrap();
-    let live = tunnels.open(&source, target, false, "cluster".into(), 10_000, 10_000).unwrap();
+    let client = source.peer.ip();
+    let entry = Entry { source, target, by_sni: false, cluster: "cluster".into(), client, pace };
+    let live = tunnels.open(entry, Bounds { all: 10_000, per_client: 10_000 }).unwrap();
     Relay::new(downstream, upstream, live, limits, None)
 }
 
@@ -244,7 +261,7 @@ async fn a_pipe_with_bytes_in_it_never_returns_to_the_pool() {
     near.write_all(b"of another tunnel").await.unwrap();
     far.readable().await.unwrap();
     let mut pipe = Pipe::take().unwrap();
-    assert_eq!(pipe.fill(&far).unwrap(), 17);
+    assert_eq!(pipe.fill(&far, usize::MAX).unwrap(), 17);
     pipe.give_back();
     let next: Vec<_> = std::iter::from_fn(Pipe::take).collect(); // the pool and all that may be made
     assert!(next.iter().all(|pipe| pipe.is_empty()));
@@ -406,6 +423,58 @@ async fn without_limits_a_quiet_tunnel_stays() {
     let ((_client, downstream), (upstream, _server)) = (pair().await, pair().await);
     let mut relay = relay(&tunnels, downstream.into(), upstream.into(), UNLIMITED);
     assert!(timeout(Duration::from_secs(365 * 24 * 3600), &mut relay).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_user_timeout_is_set_before_it_could_have_expired() {
+    let tunnels = Arc::new(Tunnels::default());
+    let ((_client, downstream), (upstream, _server)) = (pair().await, pair().await);
+    let limits = RelayLimits { user_timeout: Duration::from_secs(7), ..UNLIMITED };
+    let mut relay = relay(&tunnels, downstream.into(), upstream.into(), limits);
+    let set = |relay: &Relay| socket2::SockRef::from(relay.upstream.tcp().unwrap()).tcp_user_timeout().unwrap();
+    assert!(timeout(Duration::from_millis(6_990), &mut relay).await.is_err());
+    assert_eq!(set(&relay), None);
+    assert!(timeout(Duration::from_millis(20), &mut relay).await.is_err());
+    assert_eq!(set(&relay), Some(Duration::from_secs(7)));
+}
+
+/// A pace of so many bytes per second.
+fn pace(bytes_per_second: usize) -> Option<Arc<Pace>> {
+    let limits = Limits { bytes_per_second_per_client: bytes_per_second, ..Limits::default() };
+    Paces::new(&limits).bytes("192.0.2.1".parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_of_a_paced_tunnel_take_their_time_both_ways_together_copied_or_spliced() {
+    let _turn = PIPES.lock().await;
+    for (rate, is_bulk) in [(MIB, false), (64 * MIB, true)] {
+        let ((client, downstream), (upstream, server)) = (pair().await, pair().await);
+        let tunnels = Arc::new(Tunnels::default());
+        let relay = paced(&tunnels, downstream.into(), upstream.into(), UNLIMITED, pace(rate));
+        let (began, spliced) = (std::time::Instant::now(), spliced_bytes());
+        let running = Running::run(tunnels, relay);
+        // A second's worth goes at once; of what is over, half goes each way.
+        exchange(client, server, running, rate * 3 / 4, 64 * 1024).await;
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(450), "{rate}: {took:?}");
+        assert!(took < Duration::from_secs(8), "{rate}: {took:?}");
+        assert_eq!(spliced_bytes() - spliced > rate as u64 / 2, is_bulk, "{rate}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paced_tunnel_is_not_idle_while_it_pauses_and_can_be_ended() {
+    let tunnels = Arc::new(Tunnels::default());
+    let ((mut client, downstream), (upstream, _server)) = (pair().await, pair().await);
+    let pace = pace(1024);
+    assert!(pace.as_ref().unwrap().moved(1024 * 61).is_some(), "a minute ahead, by other tunnels of the client");
+    let limits = RelayLimits { idle: Duration::from_secs(10), ..UNLIMITED };
+    let mut relay = paced(&tunnels, downstream.into(), upstream.into(), limits, pace);
+    client.write_all(b"x").await.unwrap();
+    assert!(timeout(Duration::from_secs(59), &mut relay).await.is_err(), "idle after ten seconds otherwise");
+    assert!(relay.up.take_moved() || relay.live().received() == 1);
+    relay.live().end(Ending::Revoked);
+    assert_eq!(within(&mut relay).await, RelayEnd::Early(Ending::Revoked));
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,22 +65,24 @@ impl Way {
 
     /// Moves what can be moved now; ready once the source has ended in order and the sink knows.
     ///
-    /// `last`: the other direction is closed. `look` sees bytes before they go on. `count` is told of them when the sink has taken them. After [`ROUNDS_MAX`] rounds
-    /// the task steps back for others.
+    /// `last`: the other direction is closed. `budget` says how much may be read, and is told how much of it is left; nobody wakes the
+    /// task when that is nothing. `look` sees bytes before they go on. `count` is told of them when the sink has taken them. After [`ROUNDS_MAX`] rounds the task steps
+    /// back for others.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
+        (from, to): (&mut Stream, &mut Stream),
         last: bool,
+        budget: &mut usize,
         mut look: impl FnMut(&[u8]) -> Look,
         count: impl Fn(u64),
     ) -> Poll<Result<(), End>> {
         for _ in 0..ROUNDS_MAX {
             ready!(self.poll_release(cx, to, &count))?;
             let round = match self.phase {
-                Phase::Copying => self.poll_copy(cx, from, to, &mut look, &count),
-                Phase::Splicing => self.poll_fill(cx, from),
+                Phase::Copying | Phase::Splicing if *budget == 0 => Poll::Pending,
+                Phase::Copying => self.poll_copy(cx, from, to, budget, &mut look, &count),
+                Phase::Splicing => self.poll_fill(cx, from, budget),
                 // Both sockets are closed next, and that says the same without a system call of its own.
                 Phase::Closing if last && to.tcp().is_some() => {
                     self.phase = Phase::Closed;
@@ -153,15 +155,17 @@ impl Way {
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
+        budget: &mut usize,
         look: &mut impl FnMut(&[u8]) -> Look,
         count: &impl Fn(u64),
     ) -> Poll<Result<(), End>> {
-        scratch::with(self.read_bytes(), |scratch| {
+        scratch::with(self.read_bytes().min(*budget), |scratch| {
             let mut read = ReadBuf::new(scratch);
             // On a TCP socket a short read clears readiness, so that the next one does not ask the kernel to hear EAGAIN.
             ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(|_| End::Source)?;
-            let full = read.remaining() == 0;
+            let full = read.remaining() == 0 && read.capacity() >= FIRST_READ_BYTES;
             let bytes = read.filled();
+            *budget -= bytes.len();
             if bytes.is_empty() {
                 self.phase = Phase::Closing;
             }
@@ -203,19 +207,20 @@ impl Way {
 
     /// Fills a pipe from the source; [`Self::poll_release`] empties it into the sink. Falls back to copying when the flow
     /// has turned chatty, or where no pipe is to be had.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<Result<(), End>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &Stream, budget: &mut usize) -> Poll<Result<(), End>> {
         let Some(tcp) = from.tcp() else { return Poll::Ready(Err(End::Source)) }; // only TCP sockets are spliced
         ready!(tcp.poll_read_ready(cx)).map_err(|_| End::Source)?;
         let Some(mut pipe) = Pipe::take() else {
             self.copy_on();
             return Poll::Ready(Ok(()));
         };
-        match pipe.fill(tcp) {
+        match pipe.fill(tcp, *budget) {
             Ok(0) => {
                 self.phase = Phase::Closing;
                 pipe.give_back();
             }
             Ok(n) => {
+                *budget -= n;
                 if n < SPLICE_BYTES_MIN {
                     self.copy_on();
                 }

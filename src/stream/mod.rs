@@ -3,6 +3,7 @@
 //! The plain TCP socket stays visible ([`Stream::tcp`]), because the relay splices it and the tests look at it.
 
 pub mod client_hello;
+pub mod descriptors;
 pub mod sniff;
 
 use std::io::{self, IoSlice};

@@ -1,13 +1,16 @@
 //! Copies one message body from the side that sends it to the side that takes it, in the framing of the latter.
 
 use std::io::{self, IoSlice};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::patience::Patience;
+use crate::account::{Pace, metrics};
+use crate::flow::Limit;
 use crate::http1::body::{BodyError, Decoded, Decoder};
 use crate::http1::{BodyLength, write};
 
@@ -26,6 +29,31 @@ pub enum CopyError {
     /// Nothing moved for `limits.bodyIdle`.
     #[error("the body paused for too long")]
     Idle,
+    /// Fewer bytes than `limits.bodyRateMin` asks for came in the time that was waited for them.
+    #[error("the body came too slowly")]
+    TooSlow,
+}
+
+/// What bounds a body on its way.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// Longest pause, and longest time in which the taking side takes nothing.
+    pub idle: Duration,
+    /// Bytes per second that the sending side brings at least, once it has kept us waiting for `idle` in all; zero: no limit. What the
+    /// taking side is waited for does not count.
+    pub rate_min: usize,
+    /// What the bytes have to keep to.
+    pub pace: Option<Arc<Pace>>,
+}
+
+impl BodyLimits {
+    /// How long a body of which `moved` bytes came and `waited` was waited for may still be waited for.
+    fn patience_left(&self, moved: u64, waited: Duration) -> Duration {
+        match self.rate_min as u64 {
+            0 => self.idle,
+            rate => (self.idle + Duration::from_secs(moved / rate)).saturating_sub(waited),
+        }
+    }
 }
 
 /// The side that sends: its reader, what was read of it already, and where in the body it is.
@@ -61,7 +89,7 @@ pub async fn copy<R, W>(
     sender: &mut Sender<'_, R>,
     taker: &mut Taker<W>,
     patience: &mut Patience,
-    idle: Duration,
+    limits: &BodyLimits,
     moved: &mut u64,
 ) -> Result<(), CopyError>
 where
@@ -69,11 +97,15 @@ where
     W: AsyncWrite + Unpin,
 {
     let chunked = matches!(taker.framing, BodyLength::Chunked);
+    let idle = limits.idle;
     let mut read_bytes = FIRST_READ_BYTES;
+    let mut waited = Duration::ZERO;
+    let mut pause = None;
     loop {
         match sender.decoder.decode(sender.buf).map_err(CopyError::Malformed)? {
             Decoded::Data(data) => {
                 *moved += data.len() as u64;
+                pause = limits.pace.as_ref().and_then(|pace| pace.moved(data.len()));
                 if chunked {
                     write::chunk_head(&mut taker.out, data.len());
                 }
@@ -84,9 +116,20 @@ where
             }
             Decoded::More => {
                 flush(taker, patience, idle).await?;
+                if let Some(pause) = pause.take() {
+                    let _ = patience.within(pause, std::future::pending::<()>()).await;
+                }
                 sender.buf.reserve(read_bytes);
-                let read = patience.within(idle, sender.reader.read_buf(sender.buf)).await;
-                match read.map_err(|_| CopyError::Idle)?.map_err(CopyError::Read)? {
+                let at_once = limits.pace.as_ref().map_or(usize::MAX, |pace| pace.quantum());
+                let mut room = (&mut *sender.buf).limit(at_once);
+                let limit = idle.min(limits.patience_left(*moved, waited));
+                if limit.is_zero() {
+                    return Err(late(limit, idle));
+                }
+                let began = (limits.rate_min != 0).then(Instant::now);
+                let read = patience.within(limit, sender.reader.read_buf(&mut room)).await;
+                waited += began.map_or(Duration::ZERO, |began| began.elapsed());
+                match read.map_err(|_| late(limit, idle))?.map_err(CopyError::Read)? {
                     0 => {
                         let end = sender.decoder.finish_at_eof();
                         end.map_err(|_| CopyError::Read(io::ErrorKind::UnexpectedEof.into()))?;
@@ -113,6 +156,16 @@ where
             }
         }
     }
+}
+
+/// Which limit a wait of `limit` met.
+fn late(limit: Duration, idle: Duration) -> CopyError {
+    if limit < idle {
+        metrics::limit_reached(Limit::BodyRateMin);
+        return CopyError::TooSlow;
+    }
+    metrics::limit_reached(Limit::BodyIdle);
+    CopyError::Idle
 }
 
 /// Writes what waits in `out`.
@@ -154,7 +207,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
                 _ => writer.write_vectored(&slices).await,
             }
         };
-        let written = patience.within(idle, write).await.map_err(|_| CopyError::Idle)?.map_err(CopyError::Write)?;
+        let written = patience.within(idle, write).await.map_err(|_| late(idle, idle))?.map_err(CopyError::Write)?;
         if written == 0 {
             return Err(CopyError::Write(io::ErrorKind::WriteZero.into()));
         }
@@ -162,5 +215,5 @@ async fn write_all<W: AsyncWrite + Unpin>(
         out.advance(of_out);
         data.advance(written - of_out);
     }
-    patience.within(idle, writer.flush()).await.map_err(|_| CopyError::Idle)?.map_err(CopyError::Write)
+    patience.within(idle, writer.flush()).await.map_err(|_| late(idle, idle))?.map_err(CopyError::Write)
 }

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
-use super::body::{self, CopyError, Sender, Taker};
+use super::body::{self, BodyLimits, CopyError, Sender, Taker};
 use super::headers::{self, Inbound, Outbound};
 use super::patience::Patience;
+use crate::account::{Pace, metrics};
 use crate::dial::Dialed;
-use crate::flow::{ErrorType, Failure, Limits};
+use crate::flow::{ErrorType, Failure, Limit, Limits};
 use crate::http1::body::Decoder;
 use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
 use crate::stream::Stream;
@@ -80,12 +81,14 @@ pub enum ExchangeError {
 }
 
 /// Limits of an exchange, from the settings.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExchangeLimits {
     /// Of the answer's head.
     pub head: HeadLimits,
-    /// Longest pause inside a body, and longest time in which a side takes none of what is written for it.
-    pub body_idle: Duration,
+    /// Of the request's body. Its `idle` is also the longest time in which a side takes none of what is written for it.
+    pub request: BodyLimits,
+    /// Of the answer's body: it may be as slow as it likes, as event streams are.
+    pub answer: BodyLimits,
     /// From the first byte of an answer's head to its end.
     pub head_time: Duration,
     /// From the end of the request to the first byte of the answer.
@@ -93,11 +96,13 @@ pub struct ExchangeLimits {
 }
 
 impl ExchangeLimits {
-    /// Takes what concerns an exchange.
-    pub fn new(limits: &Limits) -> Self {
+    /// Takes what concerns an exchange; `pace` is that of its client.
+    pub fn new(limits: &Limits, pace: Option<Arc<Pace>>) -> Self {
+        let answer = BodyLimits { idle: limits.body_idle, rate_min: 0, pace };
         Self {
             head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
-            body_idle: limits.body_idle,
+            request: BodyLimits { rate_min: limits.body_rate_min, ..answer.clone() },
+            answer,
             head_time: limits.head_time,
             // Istio waits without end for an answer; we wait as long as for an idle tunnel.
             answer_time: limits.tunnel_idle,
@@ -123,7 +128,7 @@ pub async fn exchange(
         Answering { head, outbound, keep_alive, limits, started: Instant::now(), request_end: OnceLock::new() };
     match head.body() {
         BodyLength::None => {
-            write_out(&mut up.dialed.stream, &mut out, down.patience, limits.body_idle)
+            write_out(&mut up.dialed.stream, &mut out, down.patience, limits.answer.idle)
                 .await
                 .map_err(|_| ExchangeError::Stale)?;
             answering.without_body(down, up).await
@@ -187,7 +192,7 @@ impl Answering<'_> {
             let mut sender = Sender { reader: down_reader, buf: &mut *down.buf, decoder: &mut decoder };
             let mut taker = Taker { writer: up_writer, out, framing: length };
             let mut sending = Patience::default();
-            let pump = body::copy(&mut sender, &mut taker, &mut sending, self.limits.body_idle, &mut received);
+            let pump = body::copy(&mut sender, &mut taker, &mut sending, &self.limits.request, &mut received);
             let answered = async {
                 let mut interim = Interim::default();
                 let head = loop {
@@ -314,7 +319,7 @@ impl Answering<'_> {
             via: self.outbound.via,
         };
         headers::write_answer(&mut out, &head, &inbound);
-        write_out(&mut *down.stream, &mut out, down.patience, self.limits.body_idle)
+        write_out(&mut *down.stream, &mut out, down.patience, self.limits.answer.idle)
             .await
             .map_err(|_| ExchangeError::ClientGone)?;
         Ok(Exchanged {
@@ -368,7 +373,9 @@ impl Interim {
             via: None,
         };
         headers::write_answer(&mut out, head, &inbound);
-        write_out(&mut to, &mut out, patience, answering.limits.body_idle).await.map_err(|_| ExchangeError::ClientGone)
+        write_out(&mut to, &mut out, patience, answering.limits.answer.idle)
+            .await
+            .map_err(|_| ExchangeError::ClientGone)
     }
 }
 
@@ -383,7 +390,10 @@ async fn write_out<W: AsyncWrite + Unpin>(
         to.write_all_buf(out).await?;
         to.flush().await
     });
-    written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    written.await.unwrap_or_else(|_| {
+        metrics::limit_reached(Limit::BodyIdle);
+        Err(io::ErrorKind::TimedOut.into())
+    })
 }
 
 /// The passing on of one final answer.
@@ -431,7 +441,7 @@ impl Answer {
         headers::write_answer(&mut out, head, &inbound);
         let mut sender = Sender { reader, buf, decoder: &mut self.decoder };
         let mut taker = Taker { writer, out, framing: self.framing };
-        body::copy(&mut sender, &mut taker, patience, answering.limits.body_idle, &mut self.sent).await
+        body::copy(&mut sender, &mut taker, patience, &answering.limits.answer, &mut self.sent).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "the facts of one finished exchange, gathered in one place")]
@@ -470,7 +480,7 @@ fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -
         CopyError::Read(cause) => format!("answer of {target} ended early ({framing:?}): {cause}"),
         CopyError::Malformed(cause) => format!("answer of {target} is malformed: {cause}"),
         CopyError::Write(cause) => format!("client went away: {cause}"),
-        CopyError::Idle => format!("answer of {target} paused for too long"),
+        CopyError::Idle | CopyError::TooSlow => format!("answer of {target} paused for too long"),
     }
     .into()
 }
@@ -496,6 +506,9 @@ fn client_failed(error: CopyError) -> ExchangeError {
         )),
         CopyError::Idle => {
             ExchangeError::Failed(Failure::new(ErrorType::RequestTimeout, "the request's body paused for too long"))
+        }
+        CopyError::TooSlow => {
+            ExchangeError::Failed(Failure::new(ErrorType::RequestTimeout, "the request's body came too slowly"))
         }
         CopyError::Read(_) | CopyError::Write(_) => ExchangeError::ClientGone,
     }

@@ -79,7 +79,7 @@ impl Proxy {
             max_forwards: plan.max_forwards,
             via: via.sent(),
         };
-        let limits = ExchangeLimits::new(&self.limits.load());
+        let limits = ExchangeLimits::new(&self.limits.load(), self.pace(record.source()));
         let key = self.dialer.pool_key(cluster, plan.target);
         let own = pinned.take_if(|pinned| pinned.key == key);
         let mut owned = own.is_some();

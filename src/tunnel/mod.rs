@@ -7,6 +7,7 @@ pub mod headers;
 pub mod http;
 pub mod patience;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use arc_swap::ArcSwap;
 use tokio::io::AsyncWriteExt;
 
 use self::patience::Patience;
-use crate::account::live::{Exceeded, LiveGuard};
-use crate::account::{AccessRecord, Account, Tunnels, metrics};
+use crate::account::live::{Entry, LiveGuard};
+use crate::account::{AccessRecord, Account, Bounds, Exceeded, Pace, Paces, Shares, Tunnels, metrics};
 use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{Ask, ErrorType, Failure, Finding, Flow, Limits, Outcome, Source, Speaks, Target};
+use crate::flow::{Ask, Ending, ErrorType, Failure, Finding, Flow, Limit, Limits, Outcome, Source, Speaks, Target};
 use crate::relay::{Guard, Relay, RelayEnd, RelayLimits};
 use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
@@ -37,6 +38,10 @@ pub struct Proxy {
     pub account: Arc<Account>,
     /// Open tunnels.
     pub tunnels: Arc<Tunnels>,
+    /// Dials under way, by client; their number in all is the dialer's to bound.
+    pub dials: Shares,
+    /// How fast clients go.
+    pub paces: Paces,
     /// The way out.
     pub dialer: Dialer,
     /// Running tasks, and the orderly end.
@@ -166,6 +171,7 @@ impl Proxy {
         received_via: Option<&str>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, Failure> {
+        let _dialling = self.dialling(record.source())?;
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
         dialed.map_err(|error| failed(&error, target))
@@ -173,6 +179,7 @@ impl Proxy {
 
     /// Connects to a parent that is asked for `target` in absolute-form.
     async fn dial_parent(&self, hop: &Hop, target: &Target, record: &mut AccessRecord) -> Result<Dialed, Failure> {
+        let _dialling = self.dialling(record.source())?;
         let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_parent(hop, target, deadline, record.trace_mut()).await;
         dialed.map_err(|error| failed(&error, target))
@@ -180,21 +187,77 @@ impl Proxy {
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
         let limits = self.limits.load();
-        let cluster = route.cluster.name.clone();
-        let max = (limits.tunnels, limits.tunnels_per_client);
-        self.tunnels.open(source, target.clone(), by_sni, cluster, max.0, max.1).map_err(|exceeded| {
-            let (which, limit) = match exceeded {
-                Exceeded::All => ("tunnels", max.0),
-                Exceeded::Client => ("tunnels of this client", max.1),
-            };
-            Failure::new(ErrorType::Overloaded, format!("the limit of {limit} {which} is reached"))
+        let bounds = Bounds { all: limits.tunnels, per_client: limits.tunnels_per_client };
+        let client = limits.client(source.peer.ip());
+        let entry = Entry {
+            source: source.clone(),
+            target: target.clone(),
+            by_sni,
+            cluster: route.cluster.name.clone(),
+            client,
+            pace: self.paces.bytes(client),
+        };
+        self.tunnels.open(entry, bounds).map_err(|exceeded| match exceeded {
+            Exceeded::All => over(Limit::Tunnels, bounds.all, "tunnels"),
+            Exceeded::Client => over(Limit::TunnelsPerClient, bounds.per_client, "tunnels of this client"),
         })
     }
+
+    /// Counts a request of this client; the first thing that is asked about one, before anything is spent on it.
+    ///
+    /// # Errors
+    /// [`ErrorType::RateLimited`] beyond `limits.requestsPerSecondPerClient`.
+    pub fn admit_request(&self, source: &Source) -> Result<(), Failure> {
+        let limits = self.limits.load();
+        self.paces.request(limits.client(source.peer.ip())).map_err(|wait| {
+            let rate = limits.requests_per_second_per_client;
+            let detail = format!("more than {rate} requests per second of this client");
+            let log = format!("{detail}: the next one is let through in {wait:?}");
+            Failure::new(ErrorType::RateLimited, detail).logged(log)
+        })
+    }
+
+    /// What the bytes of this client's bodies have to keep to, where they are limited.
+    fn pace(&self, source: &Source) -> Option<Arc<Pace>> {
+        self.paces.bytes(self.limits.load().client(source.peer.ip()))
+    }
+
+    /// Counts a dial of this client until the guard is dropped.
+    fn dialling(&self, source: &Source) -> Result<Dialling<'_>, Failure> {
+        let limits = self.limits.load();
+        let client = limits.client(source.peer.ip());
+        let per_client = limits.pending_dials_per_client;
+        match self.dials.take(client, Bounds { all: usize::MAX, per_client }) {
+            Ok(()) => Ok(Dialling { dials: &self.dials, client }),
+            Err(_) => Err(over(Limit::PendingDialsPerClient, per_client, "pending dials of this client")),
+        }
+    }
+}
+
+/// One dial of a client under way.
+struct Dialling<'a> {
+    dials: &'a Shares,
+    client: IpAddr,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.dials.give_back(self.client);
+    }
+}
+
+/// The refusal of what is beyond a bound; counts it.
+fn over(limit: Limit, bound: usize, what: &str) -> Failure {
+    metrics::limit_reached(limit);
+    Failure::new(ErrorType::Overloaded, format!("the limit of {bound} {what} is reached"))
 }
 
 fn failed(error: &DialError, target: &Target) -> Failure {
     let failure = error.failure(target);
     metrics::dial_failed(failure.error);
+    if error.is_for_want_of_descriptors() {
+        metrics::limit_reached(Limit::Descriptors);
+    }
     failure
 }
 
@@ -217,6 +280,11 @@ impl<H> Tunnel<H> {
         async move {
             let _ = &self; // captures all of it: by its fields alone, the lease and what is held would be dropped right here
             let end = (&mut self.relay).await;
+            match end {
+                RelayEnd::Early(Ending::IdleTimeout) => metrics::limit_reached(Limit::TunnelIdle),
+                RelayEnd::Early(Ending::LifetimeExceeded) => metrics::limit_reached(Limit::TunnelLifetime),
+                _ => {}
+            }
             account(self.record, &self.relay, end);
             if end == RelayEnd::Refused {
                 Box::pin(turn_away(&mut self.relay)).await; // boxed: rare, and all idle tunnels would have room for it

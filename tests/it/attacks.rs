@@ -1,9 +1,9 @@
 //! What Egret has to withstand, each attack as it is made.
 
 mod addresses;
-mod dns_server;
+pub(crate) mod dns_server;
 mod fronting;
 mod holding;
-mod injection;
+pub(crate) mod injection;
 mod ourselves;
 mod pinning;

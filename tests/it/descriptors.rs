@@ -12,6 +12,9 @@ use crate::support::origin::Origin;
 use crate::support::{Egret, Folder, client, eventually};
 
 const OPEN_FILES_MAX: usize = 64;
+/// Kept for the operator: an eighth.
+const RESERVED: usize = 8;
+const USABLE: usize = OPEN_FILES_MAX - RESERVED;
 
 /// A proxy that can open few files, and logs to a file.
 fn limited(folder: &Folder) -> Egret {
@@ -35,6 +38,14 @@ fn limited(folder: &Folder) -> Egret {
     Egret::spawn_command(shell)
 }
 
+/// Time on a processor, of user and kernel.
+fn cpu_time(egret: &Egret) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", egret.pid())).unwrap();
+    let ticks = stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10) // USER_HZ is 100 wherever we run
+}
+
 /// Descriptors that count against the limit: whoever started us may have left others open with higher numbers.
 fn open_files(egret: &Egret) -> usize {
     egret.open_files().iter().filter(|number| **number < OPEN_FILES_MAX).count()
@@ -47,9 +58,13 @@ fn connections_beyond_the_limit_wait_until_others_are_closed() {
     let mut egret = limited(&folder);
     let crowd: Vec<TcpStream> = (0..OPEN_FILES_MAX + 20).map(|_| client::dial(egret.proxy())).collect();
     egret.stderr.wait_for("cannot accept");
-    assert_eq!(open_files(&egret), OPEN_FILES_MAX);
-    let exhausted = Instant::now();
-    eventually("many tries to accept have failed", || exhausted.elapsed() > Duration::from_millis(500));
+    // All, the one that waits, and for a moment the one that it tries to become.
+    assert!((USABLE + 1..=USABLE + 2).contains(&open_files(&egret)), "{}", open_files(&egret));
+    let (exhausted, cpu) = (Instant::now(), cpu_time(&egret));
+    eventually("many tries to accept have failed", || exhausted.elapsed() > Duration::from_secs(2));
+    assert!(cpu_time(&egret) - cpu < Duration::from_millis(300), "no loop spins: {:?}", cpu_time(&egret) - cpu);
+    assert_eq!(client::get_from(egret.admin(), "/healthz").status, 200, "the operator is answered");
+    assert!(egret.metric("egret_connections_open") > 10);
     let warnings = egret.stderr.so_far().iter().filter(|line| line.contains("cannot accept")).count();
     assert_eq!(warnings, 1, "not one for each try");
     drop(crowd);
@@ -64,7 +79,7 @@ fn connections_beyond_the_limit_wait_until_others_are_closed() {
 }
 
 #[test]
-fn a_log_and_a_configuration_that_cannot_be_opened_for_want_of_descriptors_are_opened_later() {
+fn a_log_and_a_configuration_are_opened_with_the_descriptors_kept_for_them() {
     let origin = Origin::echo();
     let folder = Folder::new();
     let egret = limited(&folder);
@@ -75,9 +90,9 @@ fn a_log_and_a_configuration_that_cannot_be_opened_for_want_of_descriptors_are_o
     egret.stderr.wait_for("cannot accept");
     std::fs::rename(&log, &moved).unwrap();
     egret.signal(Signal::USR1);
-    egret.stderr.wait_for("cannot open the access log anew");
+    eventually("the log is opened anew", || log.exists());
     let line = egret.reload();
-    assert!(line.contains("not reloaded"), "{line}");
+    assert!(!line.contains("not reloaded"), "{line}");
     assert!(client::echoes(&mut first, b"tunnels are not touched"));
     drop(crowd);
     eventually("there is room again", || open_files(&egret) < OPEN_FILES_MAX / 2);
@@ -101,15 +116,15 @@ fn a_tunnel_for_which_no_descriptor_is_left_is_refused_as_our_own_limit() {
     let mut head = String::new();
     let mut idle = None;
     for _ in 0..2 {
-        while open_files(&egret) + 2 <= OPEN_FILES_MAX {
+        while open_files(&egret) + 2 <= USABLE {
             tunnels.push(client::tunnel(egret.proxy(), origin.address));
         }
-        if open_files(&egret) < OPEN_FILES_MAX {
+        if open_files(&egret) < USABLE {
             head = client::connect(egret.proxy(), origin.address).1;
             break;
         }
         tunnels.pop();
-        eventually("the tunnel is closed", || open_files(&egret) + 2 <= OPEN_FILES_MAX);
+        eventually("the tunnel is closed", || open_files(&egret) + 2 <= USABLE);
         let before = open_files(&egret);
         idle = Some(client::dial(egret.proxy()));
         eventually("it is accepted", || open_files(&egret) > before);

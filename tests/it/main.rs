@@ -12,6 +12,7 @@ mod dns_storm;
 mod drain;
 mod house;
 mod leak;
+mod limits;
 mod operator;
 mod origins;
 mod parents;

@@ -50,7 +50,7 @@ impl Connection {
             }
             Err(failure) => return self.refuse(head, record, failure).await,
         };
-        let keep_alive = head.persistent() && !self.proxy.drain.is_draining();
+        let keep_alive = self.may_ask_again(head);
         let mut down = Downstream { stream: &mut self.stream, buf: &mut self.buf, patience: &mut self.patience };
         match self.proxy.exchange(&mut down, head, &plan, keep_alive, &mut self.pinned, &mut record).await {
             Ok(exchanged) => {
@@ -169,7 +169,7 @@ impl Connection {
         }
         let mut answer = String::from("HTTP/1.1 200 OK\r\n");
         let media_type = if body.is_empty() { "" } else { "Content-Type: message/http\r\n" };
-        let keep_alive = head.persistent() && head.body() == BodyLength::None;
+        let keep_alive = head.body() == BodyLength::None && self.may_ask_again(head);
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };
         write!(
             answer,

@@ -104,10 +104,23 @@ fn defaults_are_those_of_the_contract() {
     is(s.dns.hosts.as_deref(), Some(Path::new("/etc/hosts")));
     is((s.limits.head_bytes, s.limits.head_fields, s.limits.head_time), (32768, 100, seconds(10)));
     is((s.limits.tunnel_idle, s.limits.tunnel_lifetime), (seconds(3600), Duration::ZERO));
+    is((s.limits.keep_alive_idle, s.limits.body_rate_min), (seconds(3600), 240));
+    is(
+        (s.limits.requests_per_connection, s.limits.pending_dials_per_client, s.limits.ipv6_client_prefix),
+        (0, 400, 64),
+    );
+    is((s.limits.requests_per_second_per_client, s.limits.bytes_per_second_per_client), (0, 0));
     is(s.via, Via { name: None, send: true });
     is(s.admin, Admin::Address("127.0.0.1:15000".parse().expect("an address")));
     is(s.drain, seconds(30));
     is(s.files.root.as_path(), Path::new("/"));
+}
+
+#[test]
+fn bounds_of_one_client_may_be_those_of_all_and_defaults_are_not_judged() {
+    clean("limits: { connections: 100, connectionsPerClient: 100, tunnels: 3, pendingDials: 1 }");
+    clean("limits: { requestsPerSecondPerClient: 1, requestsBurstPerClient: 5, bytesPerSecondPerClient: 1KiB }");
+    clean("limits: { ipv6ClientPrefix: 128, bodyRateMin: 0, bytesPerSecondPerClient: 0, requestsBurstPerClient: 0 }");
 }
 
 #[test]
@@ -127,7 +140,8 @@ consistency: { mode: "off" }
 onRevoke: report
 dial: { source: [192.0.2.1, "2001:db8::1"], happyEyeballsDelay: 10ms, tcpUserTimeout: 0 }
 dns: { servers: [10.0.0.53, "10.0.0.54:5353"], family: v4, timeout: 1s, attempts: 3, hosts: "", negativeTtl: 0, failureTtl: 1m, addressesMax: 8, forward: { corp.example: [10.0.0.55] } }
-limits: { connections: 1, headBytes: 1MiB, headTime: 1s, tunnelLifetime: 1h, idlePool: 0 }
+limits: { connections: 1, headBytes: 1MiB, headTime: 1s, tunnelLifetime: 1h, idlePool: 0, requestsPerConnection: 9, pendingDialsPerClient: 8,
+          keepAliveIdle: 0, bodyRateMin: 1KiB, requestsPerSecondPerClient: 7, requestsBurstPerClient: 70, bytesPerSecondPerClient: 1MiB, ipv6ClientPrefix: 56 }
 via: { name: edge-1, send: false }
 admin: off
 drain: 0
@@ -153,6 +167,10 @@ resources: [rules, { path: /srv/rules, namespace: other }]
     assert_eq!((s.dns.family, s.dns.hosts), (Family::V4, None));
     assert_eq!(s.dns.forward[0].0, Name::parse(b"corp.example").expect("a name"));
     assert_eq!((s.limits.connections, s.limits.head_bytes, s.limits.idle_pool), (1, 1 << 20, 0));
+    assert_eq!((s.limits.requests_per_connection, s.limits.pending_dials_per_client), (9, 8));
+    assert_eq!((s.limits.keep_alive_idle, s.limits.body_rate_min), (Duration::ZERO, 1024));
+    assert_eq!((s.limits.requests_per_second_per_client, s.limits.requests_burst_per_client), (7, 70));
+    assert_eq!((s.limits.bytes_per_second_per_client, s.limits.ipv6_client_prefix), (1 << 20, 56));
     assert_eq!(s.via, Via { name: Some("edge-1".into()), send: false });
     assert_eq!((s.admin, s.drain), (Admin::Off, Duration::ZERO));
     assert_eq!(s.files.root, Path::new("/etc/egret/root"), "relative to the settings file");
@@ -186,6 +204,26 @@ fn mistakes_are_named_with_place_and_path() {
         ),
         ("threads: -1", "1:10: error[E034]: threads: -1 is not between 0 and 1024"),
         ("threads: 1025", "1:10: error[E034]: threads: 1025 is not between 0 and 1024"),
+        (
+            "limits: { bytesPerSecondPerClient: 1023 }",
+            "1:36: error[E034]: limits.bytesPerSecondPerClient: 1023 bytes per second are fewer than 1024: nothing would get through (0 means no limit)",
+        ),
+        (
+            "limits: { ipv6ClientPrefix: 129 }",
+            "1:29: error[E034]: limits.ipv6ClientPrefix: 129 is not between 32 and 128",
+        ),
+        (
+            "limits: { tunnelsPerClient: 0 }",
+            "1:29: error[E034]: limits.tunnelsPerClient: 0 is not between 1 and 10000000",
+        ),
+        (
+            "limits: { connections: 100, connectionsPerClient: 101 }",
+            "1:51: warning[W042]: limits.connectionsPerClient: 101 of one client is above connections (100), which is reached before",
+        ),
+        (
+            "limits: { requestsBurstPerClient: 5 }",
+            "1:35: warning[W042]: limits.requestsBurstPerClient: a burst of a rate that is not limited: requestsPerSecondPerClient is 0",
+        ),
         ("limits: { headBytes: 1023B }", "1:22: error[E034]: limits.headBytes: 1023B is not between 1KiB and 1MiB"),
         (
             "limits: { headBytes: 32kb }",

@@ -73,8 +73,8 @@ fn connections_that_say_nothing_or_little_end_by_the_time_of_a_head() {
 }
 
 #[test]
-fn a_connection_that_waits_for_its_next_request_ends_by_the_time_of_a_tunnel() {
-    let (egret, _folder) = proxy("limits: { tunnelIdle: 500ms, idlePool: 0 }");
+fn a_connection_that_waits_for_its_next_request_ends_by_the_time_between_two() {
+    let (egret, _folder) = proxy("limits: { keepAliveIdle: 500ms, idlePool: 0 }");
     let origin = Origin::http(HELLO);
     leaves_nothing(&egret, || {
         let mut stream = client::dial(egret.proxy());
