@@ -2,7 +2,7 @@
 //!
 //! `README.md` has the method. The map: `main` reads the command line; `bench` orders rounds; `contestant` starts who is
 //! measured (configurations in `peers/`) as a `process` on one core; `load` and `origin` share the other; `syscalls` counts by
-//! strace; `results` holds what was found; `report` and `chart` write it down. `relay` is the floor.
+//! strace; `results` holds what was found; `report` and `chart` write it down. `relay` is the floor. `soak` is a long run of its own.
 
 mod bench;
 mod chart;
@@ -15,6 +15,7 @@ mod relay;
 mod report;
 mod results;
 mod scenario;
+mod soak;
 mod syscalls;
 mod tls;
 
@@ -22,7 +23,7 @@ use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -47,6 +48,8 @@ struct Arguments {
 enum Command {
     /// Measure, and write a report
     Run(RunArguments),
+    /// Load Egret with everything at once for long, and see whether memory and descriptors stay
+    Soak(SoakArguments),
     /// Be the floor: a bare relay, for comparison only
     Relay {
         /// Where to listen
@@ -82,9 +85,26 @@ struct RunArguments {
     write: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct SoakArguments {
+    /// How long
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1440))]
+    minutes: u16,
+    /// Idle tunnels beside the load
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(2..=9000))]
+    tunnels: u16,
+    /// The egret to load [default: the one built beside this program]
+    #[arg(long)]
+    egret: Option<PathBuf>,
+    /// Write the report into this file [default: to stdout]
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Soak(arguments) => soak(&arguments),
         Command::Relay { address, target } => relay::serve(address, target).map(|()| true).map_err(Into::into),
     };
     match done {
@@ -99,6 +119,29 @@ fn main() -> ExitCode {
 
 /// `true` when every contestant that was asked for did all its rounds.
 fn run(arguments: &RunArguments) -> Result<bool, Box<dyn Error>> {
+    with_bench(arguments.egret.clone(), arguments.envoy.clone(), async |bench| measure(arguments, &bench).await)
+}
+
+/// `true` when nothing grew and nothing failed.
+fn soak(arguments: &SoakArguments) -> Result<bool, Box<dyn Error>> {
+    let time = Duration::from_secs(60 * u64::from(arguments.minutes));
+    let plan = soak::Plan { time, tunnels: usize::from(arguments.tunnels) };
+    with_bench(arguments.egret.clone(), PathBuf::new(), async |bench| {
+        let soaked = soak::run(&bench, plan).await?;
+        match &arguments.write {
+            Some(file) => soaked.write(file)?,
+            None => print!("{}", soaked.document()),
+        }
+        Ok(soaked.is_flat())
+    })
+}
+
+/// Sets up cores, origin and ports, does the work, and removes what it left; a signal ends it and all that it started.
+fn with_bench(
+    egret: Option<PathBuf>,
+    envoy: PathBuf,
+    work: impl AsyncFnOnce(Bench) -> Result<bool, Box<dyn Error>>,
+) -> Result<bool, Box<dyn Error>> {
     allow_many_files();
     let (proxy_core, load_core) = Core::pair()?;
     load_core.pin()?;
@@ -106,9 +149,10 @@ fn run(arguments: &RunArguments) -> Result<bool, Box<dyn Error>> {
     let folder = bench::folder()?;
     let done = tokio::task::LocalSet::new().block_on(&runtime, async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let bench = set_up(egret, envoy, folder.clone(), proxy_core, load_core)?;
         // Whichever comes first: dropping the other ends the children.
         tokio::select! {
-            done = measure(arguments, folder.clone(), proxy_core, load_core) => done,
+            done = work(bench) => done,
             _ = interrupt.recv() => Err("interrupted".into()),
             _ = terminate.recv() => Err("terminated".into()),
         }
@@ -117,12 +161,13 @@ fn run(arguments: &RunArguments) -> Result<bool, Box<dyn Error>> {
     done
 }
 
-async fn measure(
-    arguments: &RunArguments,
+fn set_up(
+    egret: Option<PathBuf>,
+    envoy: PathBuf,
     folder: PathBuf,
     proxy_core: Core,
     load_core: Core,
-) -> Result<bool, Box<dyn Error>> {
+) -> Result<Bench, Box<dyn Error>> {
     let ca = folder.join("ca.pem");
     let origin = Origin::start(tls::origin(&ca)?)?;
     let ports = Ports::new();
@@ -130,16 +175,17 @@ async fn measure(
         parent: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.take()?)),
         ports,
         folder,
-        egret: arguments
-            .egret
-            .clone()
-            .map_or_else(|| Ok(std::env::current_exe()?.with_file_name("egret")), std::io::Result::Ok)?,
-        envoy: arguments.envoy.clone(),
+        egret: egret.map_or_else(|| Ok(std::env::current_exe()?.with_file_name("egret")), std::io::Result::Ok)?,
+        envoy,
         origin_plain: origin.plain[0],
         origin_tls: origin.tls,
         origin_hello: origin.hello,
         ca,
     };
+    Ok(Bench { surroundings, origin, hello: tls::client_hello("hello.test")?, proxy_core, load_core })
+}
+
+async fn measure(arguments: &RunArguments, bench: &Bench) -> Result<bool, Box<dyn Error>> {
     let mut plan = Plan {
         scenarios: every_unless(&arguments.only),
         contestants: every_unless(&arguments.contestants),
@@ -148,7 +194,7 @@ async fn measure(
     };
     let mut versions = Vec::new();
     let mut missing = Vec::new();
-    plan.contestants.retain(|contestant| match contestant.version(&surroundings) {
+    plan.contestants.retain(|contestant| match contestant.version(&bench.surroundings) {
         Ok(version) => {
             versions.push((*contestant, version));
             true
@@ -160,7 +206,6 @@ async fn measure(
         }
     });
 
-    let bench = Bench { surroundings, origin, hello: tls::client_hello("hello.test")?, proxy_core, load_core };
     let progress = ProgressBar::with_draw_target(Some(Bench::steps(&plan)), ProgressDrawTarget::stderr());
     progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} (left {eta}) {msg}")?);
     let started = Instant::now();

@@ -45,6 +45,13 @@ impl Seen {
         Self { operations: 0, bytes: 0, errors: 0, first_error: None, latency }
     }
 
+    /// Work that could not even begin.
+    pub(crate) fn failed(error: &std::io::Error) -> Self {
+        let mut seen = Self::new();
+        seen.failure(error);
+        seen
+    }
+
     fn success(&mut self, took: Duration) {
         self.operations += 1;
         self.latency.saturating_record(took.as_nanos() as u64);
