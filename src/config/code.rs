@@ -138,6 +138,22 @@ codes! {
     E163 HostsOverlap: "Two hosts of one VirtualService overlap (`*.foo.com` and `a.foo.com`), so it would be unclear which of them is meant.",
     E164 TlsMatchMissing: "A tls route needs a match with at least one of `sniHosts`: TLS that is passed through shows nothing but the name.",
     W160 NeverMatches: "An entry that can never be reached: an earlier one takes all of its flows.",
+    // Resources: Kubernetes' Service and its addresses, WorkloadEntry, selectors, MeshConfig, AuthorizationPolicy
+    E190 BadSelector: "A selector names labels that a workload has to have, each with its whole value. Wildcards are not possible, as in Istio's schema.",
+    W190 EmptySelector: "A `workloadSelector` without labels selects every workload of the namespace. Most often the labels are missing by mistake.",
+    W191 SelectorWithoutUse: "With resolution NONE and DYNAMIC_DNS the destination that the client asked for is dialled, so workloads that a selector picks are never used.",
+    W192 UnfitWorkload: "A selector picks this WorkloadEntry, but the resolution of the ServiceEntry cannot use its address: STATIC resolves no names, DNS dials no unix sockets, DNS_ROUND_ROBIN takes one endpoint. It is left out.",
+    W193 EndpointsWithoutService: "Endpoints and EndpointSlices hold addresses of a Service: Endpoints that of the same name, an EndpointSlice that which its label kubernetes.io/service-name names, in the same namespace. No such Service is loaded, so the addresses are not used.",
+    W194 EndpointsReplaced: "Both Endpoints and EndpointSlices are loaded for a Service. Kubernetes mirrors the former into the latter and Istio reads the slices alone, so the slices count.",
+    W195 ServiceWithoutEndpoints: "Nothing says where the service is. A ServiceEntry with `workloadSelector` needs a WorkloadEntry that it selects; a Service an EndpointSlice or Endpoints, a WorkloadEntry that it selects, or a `clusterIP` (a cluster adds it when the Service is applied; `kubectl get -o yaml` shows it). Flows to it are answered 503 (UH).",
+    W196 PortWithoutEndpoints: "Addresses of a Service serve its ports by name: the `name` of a port in EndpointSlice or Endpoints is the name of the Service's port. No address serves this one, so flows to it are answered 503 (UH).",
+    W197 ServiceWithoutPorts: "A Service of type ExternalName is an alias where a loaded resource declares the name it points to, and then needs no ports. Nothing declares this one, so the Service would stand for itself, and without `ports` it declares nothing.",
+    W198 AliasPort: "An ExternalName Service whose target is known is an alias: it has the ports of what it points to, and its own are not used, as in Istio since 1.21.",
+    W199 AliasLoop: "ExternalName Services point to each other in a circle, so none of them stands for anything.",
+    W200 MeshSettingTaken: "A MeshConfig of a resource (ConfigMap `istio`, IstioOperator) sets what the settings file or an earlier MeshConfig sets already. The settings file counts, then the first to say it.",
+    W201 OtherMesh: "Istio's mesh configuration is the ConfigMap `istio` of the root namespace (`mesh.rootNamespace`, istio-system by default). This one is of another namespace or revision, and has no effect, as in Istio.",
+    W202 ProtectedService: "An AuthorizationPolicy protects this service by `targetRefs`. Egret does not carry out its rules yet; because ignoring them would let through what they close, every flow to the service is refused (403).",
+    W203 ShellVariable: "A value is the name of a shell variable, as in a here-document of a guide: it is filled in by the shell (`envsubst`), never by Egret. The value is left out, so nothing is opened by it.",
     // Resources: Secret
     E170 BadSecretData: "Values of a Secret's `data` are base64; `stringData` holds plain text.",
     // References and conflicts between resources
@@ -152,6 +168,7 @@ codes! {
     W185 LostPort: "Another resource declares the same host and port and came first, so this port is not used.",
     W186 LostRule: "An older resource decides for the same host, and the two are not merged: this one is not used for it.",
     W187 RuleWithoutService: "No loaded resource declares a service that this rule's host covers, so the rule applies to nothing.",
+    W189 MeshTls: "A DestinationRule asks for the mutual TLS of the mesh (ISTIO_MUTUAL), which Egret does not speak yet. Flows that need it fail with 503; they never go out in plaintext instead.",
     W188 DoubleTls: "TLS is originated on a port whose clients speak TLS themselves (protocol TLS or HTTPS). A tunnel to it carries TLS inside TLS, which hardly any server understands. Limit the rule to the plain port with portLevelSettings.",
 }
 

@@ -1,13 +1,20 @@
 //! Resources as written: one file per kind, each with the validation rules that concern one resource alone (ISTIO 2.4, 5.6, 6.4, 7).
 //! What concerns several resources together is judged by [`super::compile`].
 
+pub mod authorization_policy;
 pub mod destination_rule;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod mesh_config;
 pub mod scalars;
 pub mod secret;
+pub mod selector;
+pub mod service;
 pub mod service_entry;
 #[cfg(test)]
 mod tests;
 pub mod virtual_service;
+pub mod workload_entry;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -38,10 +45,22 @@ impl ExportTo {
 
     /// Reads `exportTo`: `.` the own namespace, `*` all, names, and where `nobody` is true `~`.
     pub fn read(items: &[Node], own: &Arc<str>, nobody: bool, cx: &mut Context<'_>) -> Self {
+        let texts: Vec<Spanned<&str>> = items.iter().filter_map(|item| item.text(cx)).collect();
+        Self::read_texts(&texts, own, nobody, cx)
+    }
+
+    /// Reads the annotation `networking.istio.io/exportTo`: the same, separated by commas.
+    pub(super) fn read_annotation(resource: &Resource, cx: &mut Context<'_>) -> Self {
+        let Some(text) = resource.metadata.annotations.get(EXPORT_TO) else { return Self::All };
+        let parts = text.value.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let parts: Vec<Spanned<&str>> = parts.map(|value| Spanned { value, span: text.span }).collect();
+        Self::read_texts(&parts, &resource.metadata.namespace, true, cx)
+    }
+
+    fn read_texts(items: &[Spanned<&str>], own: &Arc<str>, nobody: bool, cx: &mut Context<'_>) -> Self {
         let mut only: Vec<Arc<str>> = Vec::new();
         let (mut all, mut none) = (false, false);
-        for item in items {
-            let Some(text) = item.text(cx) else { continue };
+        for text in items {
             let namespace: Arc<str> = match text.value {
                 "*" => {
                     all = true;
@@ -55,13 +74,13 @@ impl ExportTo {
                 name if scalars::is_dns_label(name) => name.into(),
                 name => {
                     let help = "write `.` (the own namespace), `*` (all) or the name of a namespace";
-                    cx.report(Code::BadExportTo, item.span, format!("{name:?} is no namespace")).found(name).help(help);
+                    cx.report(Code::BadExportTo, text.span, format!("{name:?} is no namespace")).found(name).help(help);
                     continue;
                 }
             };
             if only.contains(&namespace) {
                 let message = format!("namespace {:?} is named twice", text.value);
-                cx.report(Code::BadExportTo, item.span, message).found(text.value);
+                cx.report(Code::BadExportTo, text.span, message).found(text.value);
                 continue;
             }
             only.push(namespace);
@@ -132,6 +151,7 @@ pub(super) fn check_annotations(resource: &Resource, known: &[&'static str], cx:
 }
 
 const OWN_PREFIX: &str = "egret.dev/";
+const EXPORT_TO: &str = "networking.istio.io/exportTo"; // on Services, ISTIO 13
 
 /// A host of a resource as it is compared: lower case, without a trailing dot.
 pub(super) fn canonical_host(text: &str) -> Arc<str> {

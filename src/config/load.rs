@@ -2,6 +2,7 @@
 
 mod documents;
 mod files;
+mod fragment;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use super::compile::compile;
 use super::diagnostic::{Code, Diagnostic, Diagnostics};
 use super::digest::Digest;
+use super::kinds::mesh_config::MeshConfig;
 use super::names;
 use super::resource::Resource;
 use super::settings::{Overrides, Settings};
@@ -59,9 +61,13 @@ impl Configuration {
     pub fn load(sources: &Sources, generation: u64) -> Self {
         let mut diagnostics = Diagnostics::default();
         let settings = load_settings(sources.settings.as_deref(), &mut diagnostics);
-        let settings = settings.finish(&sources.overrides, &mut diagnostics);
         let inputs = resource_inputs(sources, &settings, &mut diagnostics);
         let resources = load_resources(&inputs, &mut diagnostics);
+        let root = &settings.mesh.root_namespace;
+        let meshes =
+            resources.iter().filter_map(|resource| MeshConfig::read(resource, root, &mut diagnostics)).collect();
+        let settings =
+            settings.with_mesh_configs(meshes, &mut diagnostics).finish(&sources.overrides, &mut diagnostics);
         let compiled = compile(&settings, &resources, generation, &mut diagnostics);
         diagnostics.sort();
         let named = inputs.into_iter().map(|(_, path)| path);
@@ -114,12 +120,20 @@ fn load_resources(inputs: &[(Arc<str>, PathBuf)], diagnostics: &mut Diagnostics)
     for (namespace, input) in inputs {
         for path in files::list(input, diagnostics) {
             match files::read(&path) {
+                Ok(source) if is_conf(&path) && Documents::is_of_others(&source) => {
+                    let message = "a file of another program: passed over";
+                    diagnostics.push(Diagnostic::of_file(Code::KindPassedOver, source.name().clone(), message));
+                }
                 Ok(source) => documents.read(&Arc::new(source), namespace, diagnostics),
                 Err(diagnostic) => _ = diagnostics.push(*diagnostic),
             }
         }
     }
     documents.finish(diagnostics)
+}
+
+fn is_conf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "conf")
 }
 
 #[cfg(test)]

@@ -36,6 +36,20 @@ pub enum Kind {
     VirtualService,
     /// networking.istio.io
     DestinationRule,
+    /// networking.istio.io: an endpoint that selectors pick.
+    WorkloadEntry,
+    /// security.istio.io: understood as far as it says whom it protects; what it protects is refused.
+    AuthorizationPolicy,
+    /// install.istio.io, for its `meshConfig`; or an overlay of one, without `kind`.
+    IstioOperator,
+    /// Core Kubernetes.
+    Service,
+    /// Core Kubernetes: addresses of a Service.
+    Endpoints,
+    /// discovery.k8s.io: the same in slices.
+    EndpointSlice,
+    /// Core Kubernetes, for Istio's MeshConfig.
+    ConfigMap,
     /// Core Kubernetes: credentials and certificates.
     Secret,
 }
@@ -62,6 +76,13 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
+            Self::WorkloadEntry => "WorkloadEntry",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::IstioOperator => "IstioOperator",
+            Self::Service => "Service",
+            Self::Endpoints => "Endpoints",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
         }
     }

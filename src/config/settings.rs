@@ -21,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::diagnostic::{Code, Context, Diagnostic, Diagnostics};
+use super::kinds::mesh_config::MeshConfig;
 use super::source::{Source, Span, Spanned};
 use super::yaml::{Node, Value};
 use crate::flow::{Limits, Origin, Workload};
@@ -74,6 +75,10 @@ pub struct Settings {
     pub secrets: Vec<MountedSecret>,
     /// `resources`.
     pub resources: Vec<ResourceInput>,
+    /// `credentials.certificates`: the folder of the certificate that workloads of the mesh know us by.
+    pub certificates: Option<Spanned<PathBuf>>,
+    /// The resource that says `outboundTrafficPolicy`, where the settings file does not.
+    policy_of: Option<MeshConfig>,
     document: Document,
 }
 
@@ -242,6 +247,8 @@ impl Default for Settings {
             files: Files { root: "/".into(), sockets: Vec::new() },
             secrets: Vec::new(),
             resources: Vec::new(),
+            certificates: None,
+            policy_of: None,
             document: Document { source: Arc::new(Source::new("built-in", "")), root: nothing },
         }
     }
@@ -252,6 +259,12 @@ impl Settings {
     /// Nothing is judged here that the command line may still change: see [`Self::finish`].
     pub fn read(source: Arc<Source>, folder: &Path, diagnostics: &mut Diagnostics) -> Self {
         reader::read(source, folder, diagnostics)
+    }
+
+    /// Takes what resources say of the mesh and the file does not: see [`MeshConfig`].
+    pub fn with_mesh_configs(mut self, configs: Vec<MeshConfig>, diagnostics: &mut Diagnostics) -> Self {
+        mesh::lay_under(&mut self, configs, diagnostics);
+        self
     }
 
     /// Puts the command line on top, and judges what the whole comes to: open proxies, addresses used twice.
@@ -302,6 +315,26 @@ impl Settings {
     pub fn origin(&self, span: Span) -> Origin {
         let (file, resource) = (self.document.source.name().clone(), self.document.root.path_to(span).into());
         Origin { file, line: span.line, column: span.column, resource }
+    }
+
+    /// Where `outboundTrafficPolicy` is said, and by whom; `None`: nobody says it.
+    pub fn policy_origin(&self) -> Option<Origin> {
+        const PATH: [&str; 2] = ["mesh", "outboundTrafficPolicy"];
+        if let Some(config) = &self.policy_of {
+            let span = config.config.entry(PATH[1]).map_or(config.config.span, |node| node.span);
+            let (file, resource) = (config.source.name().clone(), format!("{} of {}", PATH.join("."), config.label));
+            return Some(Origin { file, line: span.line, column: span.column, resource: resource.into() });
+        }
+        let span = self.place_of(&PATH);
+        (span.line > 0).then(|| Origin { resource: PATH.join(".").into(), ..self.origin(span) })
+    }
+
+    /// Reports about a place in `outboundTrafficPolicy`, wherever that stands.
+    pub fn report_policy(&self, code: Code, span: Span, message: String, diagnostics: &mut Diagnostics) {
+        match &self.policy_of {
+            Some(config) => _ = config.context(diagnostics).report(code, span, message),
+            None => _ = self.report(code, span, message, diagnostics),
+        }
     }
 
     /// The place of a key, by the names on the way to it; line 0 where the file does not have it.

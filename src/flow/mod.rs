@@ -138,6 +138,13 @@ pub struct Workload {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Workload {
+    /// True if the same resources apply to both: accounts make no difference.
+    pub fn has_same_rules(&self, other: &Self) -> bool {
+        self.namespace == other.namespace && self.labels == other.labels
+    }
+}
+
 impl Default for Workload {
     fn default() -> Self {
         Self { namespace: "default".into(), service_account: "default".into(), labels: BTreeMap::new() }

@@ -82,6 +82,12 @@ impl<T> HostIndex<T> {
         self.exact.values().chain(self.suffixes.values()).chain(self.partials.values()).chain(&self.all)
     }
 
+    /// The same, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let wild = self.suffixes.values_mut().chain(self.partials.values_mut());
+        self.exact.values_mut().chain(wild).chain(&mut self.all)
+    }
+
     /// All names without wildcard, in no order.
     pub fn names(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
         self.exact.iter()

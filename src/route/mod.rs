@@ -124,7 +124,7 @@ impl Stage {
 }
 
 /// One port of one service, as seen from one namespace: what the registry finds for a pair of host and port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Service {
     /// The host as declared (`*.example.com`), lower case.
     pub host: Arc<str>,
@@ -142,6 +142,8 @@ pub struct Service {
     pub cluster: Arc<Cluster>,
     /// Routes of the VirtualService bound to this host, if any.
     pub routes: Option<Arc<http::Routes>>,
+    /// Every flow to it is refused: a policy protects it that is not carried out.
+    pub refused: Option<Arc<Refusal>>,
 }
 
 /// Protocol of a service port (ISTIO 2.1), as far as flows differ by it.

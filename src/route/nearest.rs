@@ -12,6 +12,7 @@ impl Snapshot {
     pub fn nearest(&self, flow: &Flow<'_>) -> Option<Nearest> {
         let view = self.view(flow)?;
         match view.find(&flow.target) {
+            Found::Service(service) if service.refused.is_some() => None, // no rule would have allowed it
             Found::Service(service) => self.route(flow).verdict.is_err().then(|| differs_in_protocol(service)),
             Found::OtherPorts(ports) => differs_in_port(ports, flow.target.port),
             Found::Nothing => match &flow.target.host {

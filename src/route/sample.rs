@@ -44,6 +44,7 @@ pub(crate) fn service(host: &str, port: u16, protocol: Protocol) -> Service {
         cluster: Arc::new(cluster),
         consistency: None,
         routes: None,
+        refused: None,
     }
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
     Snapshot {
         generation: 1,
         views: [("default".into(), view)].into_iter().collect(),
+        selected: Vec::new(),
         outbound: Outbound { mode, origin: origin("", 3) },
         consistency: Arc::new(policy(consistency::Mode::Off)),
         https: Err("no roots in this test".into()),

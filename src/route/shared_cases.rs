@@ -25,6 +25,12 @@ pub(crate) fn shared_cases(name: &str) -> Option<Table> {
 }
 
 impl Table {
+    /// A table by its name, for what it says beside its rows.
+    pub(crate) fn of(&self, name: &str) -> &Value {
+        let tables = self.0["tables"].as_array().expect("tables");
+        tables.iter().find(|table| table["table"] == name).expect("a table of this name")
+    }
+
     /// All rows with the name of their table.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &Value)> {
         let tables = self.0["tables"].as_array().expect("tables").iter();

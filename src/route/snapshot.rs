@@ -12,7 +12,7 @@ use super::hosts::HostIndex;
 use super::http::{Destination, Routes};
 use super::nearest::NearbyHosts;
 use super::{Choice, Protocol, Refusal, Route, Service, Stage, TunnelKind};
-use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Scheme, Target};
+use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Scheme, Target, Workload};
 use crate::tls::ClientTls;
 
 /// One generation of rules.
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// What each namespace sees that a listener's workload lives in.
     pub views: HashMap<Arc<str>, View>,
+    /// What single workloads see that a DestinationRule selects; mostly none.
+    pub selected: Vec<(Arc<Workload>, View)>,
     /// What becomes of flows that no rule knows.
     pub outbound: Outbound,
     /// What becomes of tunnels that carry something else than they were asked for.
@@ -84,7 +86,10 @@ impl Snapshot {
         };
         match view.find(&flow.target) {
             Found::Service(service) => {
-                let verdict = self.route_to(service, flow).map(|route| self.expecting(route, Some(service), flow));
+                let verdict = match &service.refused {
+                    None => self.route_to(service, flow).map(|route| self.expecting(route, Some(service), flow)),
+                    Some(refusal) => Err(Refusal::clone(refusal)),
+                };
                 Choice { service: Some(service.clone()), verdict, would_deny: None }
             }
             found => self.route_unknown(view, &found, flow),
@@ -97,7 +102,9 @@ impl Snapshot {
     }
 
     pub(super) fn view(&self, flow: &Flow<'_>) -> Option<&View> {
-        self.views.get(&flow.source.workload.namespace)
+        let workload = &flow.source.workload;
+        let selected = self.selected.iter().find(|(other, _)| other.has_same_rules(workload));
+        selected.map(|(_, view)| view).or_else(|| self.views.get(&workload.namespace))
     }
 
     fn route_to(&self, service: &Service, flow: &Flow<'_>) -> Result<Route, Refusal> {
@@ -210,6 +217,11 @@ impl View {
         insert(self.hosts.entry(&service.host, Vec::new), service)
     }
 
+    /// Adds a port of a service under another name than its host's.
+    pub fn add_under(&mut self, name: &Arc<str>, service: &Arc<Service>) -> bool {
+        insert(self.hosts.entry(name, Vec::new), service)
+    }
+
     /// Adds a port of a service under an address that names it.
     pub fn add_literal(&mut self, ip: IpAddr, service: &Arc<Service>) -> bool {
         insert(self.literals.entry(ip.to_canonical()).or_default(), service)
@@ -223,6 +235,16 @@ impl View {
             self.networks.insert(at, (length, HashMap::default()));
         }
         insert(self.networks[at].1.entry(net.trunc()).or_default(), service)
+    }
+
+    /// Refuses every flow to the services for which `why` has a reason, however they are asked for.
+    pub fn refuse(&mut self, why: impl Fn(&Service) -> Option<Arc<Refusal>>) {
+        let networks = self.networks.iter_mut().flat_map(|(_, networks)| networks.values_mut());
+        for service in self.hosts.values_mut().chain(self.literals.values_mut()).chain(networks).flatten() {
+            if let Some(refusal) = why(service) {
+                *service = Arc::new(Service { refused: Some(refusal), ..Service::clone(service) });
+            }
+        }
     }
 
     /// The declared ports of exactly this pattern.

@@ -159,7 +159,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         match reference.resource {
             Some(resource) => notes.once(resource, code, span, message),
             None if notes.is_new(usize::MAX, code, span) => {
-                self.settings.report(code, span, message, notes.diagnostics);
+                self.settings.report_policy(code, span, message, notes.diagnostics);
             }
             None => {}
         }
@@ -274,6 +274,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             TlsMode::Disable => return None,
             TlsMode::Simple => "SIMPLE",
             TlsMode::Mutual => "MUTUAL",
+            TlsMode::IstioMutual => "ISTIO_MUTUAL",
         };
         let rule = rule?;
         // Where the subset has settings, they stand in its own resource.
@@ -352,18 +353,19 @@ fn discovery(
     if is_asked || balancer == Some(Balancer::Asked) {
         return Discovery::Asked { port: Some(number) };
     }
-    let chosen = |endpoint: &&service_entry::Endpoint| {
+    let chosen = |endpoint: &&service_entry::Endpoint<'_>| {
         subset.is_none_or(|subset| subset.labels.iter().all(|label| endpoint.labels.contains(label)))
     };
-    let located = |endpoint: &service_entry::Endpoint| {
-        let at = locate(entry, endpoint, entry.endpoint_port(endpoint, port), sockets, notes)?;
+    let located = |endpoint: &service_entry::Endpoint<'_>| {
+        let at = locate(endpoint, entry.endpoint_port(endpoint, port)?, sockets, notes)?;
         Some(Endpoint { at, weight: endpoint.weight })
     };
     let mut endpoints: Vec<Endpoint> = entry.endpoints.iter().filter(chosen).filter_map(located).collect();
-    if entry.resolution == Resolution::Static || entry.has_selector {
+    if entry.resolution == Resolution::Static {
         return Discovery::Static(endpoints);
     }
     if entry.endpoints.is_empty()
+        && entry.selector.is_none()
         && subset.is_none_or(|subset| subset.labels.is_empty())
         && let Ok(host) = Host::parse(declared.host.as_bytes())
     {
@@ -376,8 +378,7 @@ fn discovery(
 }
 
 fn locate(
-    entry: &ServiceEntry<'_>,
-    endpoint: &service_entry::Endpoint,
+    endpoint: &service_entry::Endpoint<'_>,
     port: u16,
     sockets: &[impl AsRef<Path>],
     notes: &mut Notes<'_>,
@@ -390,7 +391,7 @@ fn locate(
                 return Some(EndpointAddress::Unix(path.clone()));
             }
             let message = format!("{} lies under none of the folders of `files.sockets`", path.display());
-            notes.once(entry.resource, Code::SocketNotAllowed, endpoint.span, message);
+            notes.once(endpoint.resource, Code::SocketNotAllowed, endpoint.span, message);
             None
         }
     }

@@ -45,6 +45,10 @@ impl<'s> Credentials<'s> {
 
     /// The client for a `tls` of a DestinationRule; `names` are the service's own where the rule gives none.
     pub(super) fn client(&mut self, tls: &Tls, names: &[String], namespace: &Arc<str>) -> Result<ClientTls, Missing> {
+        if tls.mode == TlsMode::IstioMutual {
+            let sentence = "ISTIO_MUTUAL, the mutual TLS of the mesh, is not supported yet".to_owned();
+            return Err(Missing { code: Code::MeshTls, sentence });
+        }
         let own_names = &tls.subject_alt_names;
         let subject_alt_names = if own_names.is_empty() { names.to_vec() } else { own_names.clone() };
         let spec = match &tls.credential {
@@ -80,8 +84,10 @@ impl<'s> Credentials<'s> {
                 let key = secret.get(&["key", "tls.key"]).ok_or_else(|| missing("tls.key"))?;
                 Some((certificate.to_vec(), key.to_vec()))
             }
-            TlsMode::Simple | TlsMode::Disable if ca_pem.is_none() => return Err(missing("ca.crt")),
-            TlsMode::Simple | TlsMode::Disable => None,
+            TlsMode::Simple | TlsMode::Disable | TlsMode::IstioMutual if ca_pem.is_none() => {
+                return Err(missing("ca.crt"));
+            }
+            TlsMode::Simple | TlsMode::Disable | TlsMode::IstioMutual => None,
         };
         Ok(ClientTlsSpec { ca_pem: ca_pem.map(<[u8]>::to_vec), client_pem, ..ClientTlsSpec::default() })
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::services::Declared;
-use crate::config::kinds::service_entry::Resolution;
 use crate::flow::Host;
 use crate::route::cluster::{Discovery, Endpoint, EndpointAddress};
 use crate::route::snapshot::View;
@@ -17,7 +16,7 @@ pub(super) fn add(view: &mut View, declared: &Declared<'_, '_>, service: &Arc<Se
             view.add_network(net.value, service);
         }
     }
-    if declared.entry.addresses.is_empty() && declared.entry.resolution == Resolution::Static {
+    if declared.entry.is_named_by_endpoints() {
         add_endpoints(view, service);
     }
 }
@@ -43,5 +42,6 @@ fn narrowed(service: &Service, endpoint: &Endpoint) -> Service {
         cluster: Arc::new(Cluster { discovery, ..Cluster::clone(&service.cluster) }),
         consistency: service.consistency.clone(),
         routes: service.routes.clone(),
+        refused: service.refused.clone(),
     }
 }

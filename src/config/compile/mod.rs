@@ -1,15 +1,19 @@
 //! Settings and resources to one [`Snapshot`]: everything that concerns several of them together.
 //!
 //! [`services`] which resource declares which host, seen from each namespace · [`rules`] the DestinationRule of a host · [`clusters`] what to
-//! connect to · [`routes`] VirtualServices · [`credentials`] files and Secrets · [`allow`] the one-line list ·
+//! connect to · [`routes`] VirtualServices · [`kubernetes`] Services with their addresses · [`names`] aliases and short names ·
+//! [`protected`] what AuthorizationPolicies close · [`credentials`] files and Secrets · [`allow`] the one-line list ·
 //! [`consistency`] what a tunnel may carry.
 
 pub mod allow;
 mod clusters;
 mod consistency;
 mod credentials;
+mod kubernetes;
 mod literals;
+mod names;
 mod notes;
+mod protected;
 mod routes;
 mod rules;
 mod services;
@@ -21,18 +25,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::diagnostic::{Code, Diagnostics};
+use super::kinds::authorization_policy::AuthorizationPolicy;
 use super::kinds::destination_rule::DestinationRule;
+use super::kinds::endpoint_slice;
+use super::kinds::endpoints::Endpoints;
 use super::kinds::secret::Secret;
+use super::kinds::service;
 use super::kinds::service_entry::ServiceEntry;
 use super::kinds::virtual_service::VirtualService;
+use super::kinds::workload_entry::WorkloadEntry;
 use super::resource::{Kind, Resource};
 use super::settings::Settings;
-use crate::flow::Origin;
+use crate::flow::{Origin, Workload};
 use crate::route::snapshot::{Outbound, View};
 use crate::route::{AddressPolicy, Mode, Service, Snapshot};
 
 use clusters::Clusters;
 use credentials::Credentials;
+use kubernetes::Kubernetes;
 use notes::Notes;
 use routes::VirtualServices;
 use rules::Rules;
@@ -65,13 +75,24 @@ pub fn compile(
     let policy = Arc::new(settings.addresses.policy());
     let mut views = foldhash::HashMap::default();
     for namespace in namespaces(settings) {
-        let mut seen = Seen { settings, written: &written, policy: &policy, namespace: &namespace };
+        let client = Workload { namespace: namespace.clone(), ..Workload::default() };
+        let mut seen = Seen { settings, written: &written, policy: &policy, client: &client };
         let view = seen.compile(&mut credentials, &mut notes);
-        views.insert(namespace.clone(), view);
+        views.insert(namespace, view);
+    }
+    let mut selected: Vec<(Arc<Workload>, View)> = Vec::new();
+    for client in workloads(settings) {
+        let is_new = !selected.iter().any(|(other, _)| other.has_same_rules(&client));
+        if is_new && written.rules.iter().any(|rule| rule.is_selecting(&client)) {
+            let mut seen = Seen { settings, written: &written, policy: &policy, client: &client };
+            let view = seen.compile(&mut credentials, &mut notes);
+            selected.push((client, view));
+        }
     }
     let snapshot = Snapshot {
         generation,
         views,
+        selected,
         outbound: outbound(settings),
         consistency: Arc::new(consistency::of_settings(settings)),
         https: credentials.system_roots(),
@@ -85,12 +106,14 @@ struct Written<'r> {
     entries: Vec<ServiceEntry<'r>>,
     rules: Vec<DestinationRule<'r>>,
     virtual_services: Vec<VirtualService<'r>>,
+    policies: Vec<AuthorizationPolicy<'r>>,
     secrets: HashMap<(Arc<str>, Arc<str>), Secret>,
 }
 
 impl<'r> Written<'r> {
     fn read(resources: &'r [Resource], diagnostics: &mut Diagnostics) -> Self {
         let mut written = Self::default();
+        let mut kubernetes = Kubernetes::default();
         for resource in resources {
             match resource.kind {
                 Kind::ServiceEntry => written.entries.extend(ServiceEntry::read(resource, diagnostics)),
@@ -100,12 +123,26 @@ impl<'r> Written<'r> {
                 Kind::VirtualService => {
                     written.virtual_services.extend(VirtualService::read(resource, CLUSTER_DOMAIN, diagnostics));
                 }
+                Kind::WorkloadEntry => {
+                    kubernetes.workloads.extend(WorkloadEntry::read(resource, diagnostics));
+                }
+                Kind::AuthorizationPolicy => {
+                    written.policies.extend(AuthorizationPolicy::read(resource, diagnostics));
+                }
+                Kind::Service => {
+                    kubernetes.services.extend(service::Service::read(resource, CLUSTER_DOMAIN, diagnostics));
+                }
+                Kind::Endpoints => kubernetes.endpoints.extend(Endpoints::read(resource, diagnostics)),
+                Kind::EndpointSlice => kubernetes.endpoints.extend(endpoint_slice::read(resource, diagnostics)),
+                // What they say of the mesh is in the settings by now.
+                Kind::ConfigMap | Kind::IstioOperator => {}
                 Kind::Secret => {
                     let key = (resource.metadata.namespace.clone(), resource.metadata.name.clone());
                     written.secrets.extend(Secret::read(resource, diagnostics).map(|secret| (key, secret)));
                 }
             }
         }
+        kubernetes.put_together(&mut written.entries, diagnostics);
         written.entries.sort_by_key(|entry| entry.resource.age());
         written.rules.sort_by_key(|rule| rule.resource.age());
         written.virtual_services.sort_by_key(|service| service.resource.age());
@@ -143,21 +180,22 @@ impl<'r> Written<'r> {
     }
 }
 
-/// Everything as seen from one namespace.
+/// Everything as seen from one namespace, or from one workload in it.
 struct Seen<'c, 'r> {
     settings: &'c Settings,
     written: &'c Written<'r>,
     policy: &'c Arc<AddressPolicy>,
-    namespace: &'c Arc<str>,
+    client: &'c Workload,
 }
 
 impl Seen<'_, '_> {
     fn compile(&mut self, credentials: &mut Credentials<'_>, notes: &mut Notes<'_>) -> View {
-        let registry = Registry::new(&self.written.entries, self.namespace, notes);
+        let namespace = &self.client.namespace;
+        let registry = Registry::new(&self.written.entries, namespace, notes);
         let root = &*self.settings.mesh.root_namespace;
-        let rules = Rules::new(&self.written.rules, self.namespace, root, notes);
-        let virtual_services = VirtualServices::new(&self.written.virtual_services, self.namespace, notes);
-        let mut clusters = Clusters::new(self.settings, self.policy, self.namespace, &registry, &rules, credentials);
+        let rules = Rules::new(&self.written.rules, self.client, root, notes);
+        let virtual_services = VirtualServices::new(&self.written.virtual_services, namespace, notes);
+        let mut clusters = Clusters::new(self.settings, self.policy, namespace, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(notes));
         for declared in registry.iter() {
             let routes = virtual_services.routes(declared, &mut clusters, notes);
@@ -171,19 +209,26 @@ impl Seen<'_, '_> {
                 consistency: consistency::of_entry(declared.entry, self.settings),
                 cluster,
                 routes,
+                refused: None,
             });
             view.add(&service);
             literals::add(&mut view, declared, &service);
         }
+        names::add_aliases(&mut view, &registry, &virtual_services, &mut clusters, notes);
         virtual_services.add_narrower_hosts(&mut view, &registry, &mut clusters, notes);
+        names::add_short(&mut view, namespace, CLUSTER_DOMAIN);
+        protected::apply(&mut view, &self.written.policies, &registry, notes);
         rules.warn_of_unused(&registry, notes);
         view
     }
 }
 
 fn namespaces(settings: &Settings) -> BTreeSet<Arc<str>> {
-    let listeners = settings.listeners.iter().map(|listener| settings.workload_of(listener).namespace.clone());
-    listeners.chain([settings.workload.namespace.clone()]).collect()
+    workloads(settings).map(|workload| workload.namespace.clone()).collect()
+}
+
+fn workloads(settings: &Settings) -> impl Iterator<Item = Arc<Workload>> {
+    settings.listeners.iter().map(|listener| settings.workload_of(listener)).chain([settings.workload.clone()])
 }
 
 fn outbound(settings: &Settings) -> Outbound {
@@ -198,11 +243,9 @@ fn outbound(settings: &Settings) -> Outbound {
 
 /// What says what becomes of unknown targets; the built-in default where nothing does.
 fn policy_origin(settings: &Settings) -> Origin {
-    let resource = "mesh.outboundTrafficPolicy".into();
-    match settings.place_of(&["mesh", "outboundTrafficPolicy"]) {
-        span if span.line > 0 => Origin { resource, ..settings.origin(span) },
-        _ => Origin { file: "built-in".into(), resource, ..Origin::default() },
-    }
+    let built_in =
+        || Origin { file: "built-in".into(), resource: "mesh.outboundTrafficPolicy".into(), ..Origin::default() };
+    settings.policy_origin().unwrap_or_else(built_in)
 }
 
 const CLUSTER_DOMAIN: &str = "cluster.local"; // Kubernetes' default; short names are completed with it

@@ -24,7 +24,7 @@ pub(super) struct VirtualServices<'v, 'r> {
 impl<'v, 'r> VirtualServices<'v, 'r> {
     pub(super) fn new(services: &'v [VirtualService<'r>], namespace: &str, notes: &mut Notes<'_>) -> Self {
         let mut found = Self { by_host: HostIndex::default(), hosts: Vec::new() };
-        for service in services.iter().filter(|service| service.in_mesh && service.export_to.reaches(namespace)) {
+        for service in services.iter().filter(|service| service.export_to.reaches(namespace)) {
             for host in &service.hosts {
                 let owner = *found.by_host.entry(&host.value, || service);
                 if std::ptr::eq(owner, service) {
@@ -47,6 +47,18 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
     ) -> Option<Arc<Routes>> {
         let service = self.by_host.find_covering(&declared.host)?;
         compile(service, declared.port.number, declared.protocol, clusters, notes)
+    }
+
+    /// The http routes of exactly this host, an alias of the service (ISTIO 13).
+    pub(super) fn http_routes_of(
+        &self,
+        alias: &str,
+        of: &Service,
+        clusters: &mut Clusters<'_, '_, '_>,
+        notes: &mut Notes<'_>,
+    ) -> Option<Arc<Routes>> {
+        let service = self.by_host.get(alias)?;
+        compile(service, of.port, of.protocol, clusters, notes).filter(|routes| routes.http.is_some())
     }
 
     /// A VirtualService may name a host that only a wildcard declares: then the host gets the wildcard's ports with these routes. A host
@@ -79,6 +91,7 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
                     consistency: clusters.consistency(declared.entry),
                     cluster: clusters.own(declared, notes),
                     routes,
+                    refused: None,
                 }));
             }
         }
@@ -108,6 +121,7 @@ fn add_undeclared(
         consistency: None,
         cluster: to.cluster,
         routes: Some(routes),
+        refused: None,
     }));
 }
 

@@ -9,6 +9,7 @@ use crate::config::diagnostic::Code;
 use crate::config::kinds::destination_rule::{CredentialRef, DestinationRule, Policy, Settings, Subset};
 use crate::config::resource::Resource;
 use crate::config::source::Spanned;
+use crate::flow::Workload;
 use crate::route::hosts::HostIndex;
 
 /// All rules that a namespace may see, by the namespace they stand in.
@@ -16,6 +17,8 @@ use crate::route::hosts::HostIndex;
 pub(super) struct Rules<'d, 'r> {
     client: &'d str,
     root: &'d str,
+    /// Those for this workload alone: looked at first.
+    selected: HostIndex<Rule<'d, 'r>>,
     by_namespace: HashMap<Arc<str>, HostIndex<Rule<'d, 'r>>>,
 }
 
@@ -30,10 +33,26 @@ pub(super) struct Rule<'d, 'r> {
 }
 
 impl<'d, 'r> Rules<'d, 'r> {
-    pub(super) fn new(rules: &'d [DestinationRule<'r>], client: &'d str, root: &'d str, notes: &mut Notes<'_>) -> Self {
+    /// Rules with a selector count where they select this very workload.
+    pub(super) fn new(
+        rules: &'d [DestinationRule<'r>],
+        client: &'d Workload,
+        root: &'d str,
+        notes: &mut Notes<'_>,
+    ) -> Self {
         let mut by_namespace: HashMap<Arc<str>, HostIndex<Rule<'d, 'r>>> = HashMap::new();
+        let mut selected = HostIndex::default();
+        let labels = &client.labels;
+        let client = &*client.namespace;
         for rule in rules {
             let namespace = &rule.resource.metadata.namespace;
+            if let Some(selector) = &rule.selector {
+                if **namespace == *client && selector.selects(labels) {
+                    let new = || Rule { first: rule, policy_of: rule, subsets: Vec::new() };
+                    selected.entry(&rule.host.value, new).merge(rule, notes);
+                }
+                continue;
+            }
             // The client's own namespace sees all of its rules, whatever they export.
             if **namespace != *client && !rule.export_to.reaches(client) {
                 continue;
@@ -42,12 +61,15 @@ impl<'d, 'r> Rules<'d, 'r> {
             let merged = index.entry(&rule.host.value, || Rule { first: rule, policy_of: rule, subsets: Vec::new() });
             merged.merge(rule, notes);
         }
-        Self { client, root, by_namespace }
+        Self { client, root, selected, by_namespace }
     }
 
     /// The client's namespace, then the service's, then the root namespace: the first with any rule over the host is the only one
     /// used, and in it the most specific rule.
     pub(super) fn find(&self, host: &str, service_namespace: &str) -> Option<&Rule<'d, 'r>> {
+        if let Some(rule) = self.selected.find_covering(host) {
+            return Some(rule);
+        }
         let client = (self.client != self.root).then_some(self.client);
         let namespaces = client.into_iter().chain([service_namespace, self.root]);
         namespaces.filter_map(|namespace| self.by_namespace.get(namespace)).find_map(|index| index.find_covering(host))
@@ -59,8 +81,13 @@ impl<'d, 'r> Rules<'d, 'r> {
             None => !registry.ports(host).is_empty(),
             Some(_) => registry.iter().any(|declared| crate::route::hosts::is_subset(&declared.host, host)),
         };
-        for rule in self.by_namespace.values().flat_map(HostIndex::values) {
+        for rule in self.by_namespace.values().chain([&self.selected]).flat_map(HostIndex::values) {
             let host = &rule.first.host;
+            if let Some(alias) = registry.alias(&host.value) {
+                let message = format!("{} is an alias of {}, whose rules count", host.value, alias.target);
+                notes.once(rule.first.resource, Code::RuleWithoutService, host.span, message);
+                continue;
+            }
             if !used(&host.value) {
                 let message = format!("no loaded resource declares a service that {} covers", host.value);
                 notes.once(rule.first.resource, Code::RuleWithoutService, host.span, message);
@@ -71,6 +98,15 @@ impl<'d, 'r> Rules<'d, 'r> {
 
 impl<'d, 'r> Rule<'d, 'r> {
     fn merge(&mut self, rule: &'d DestinationRule<'r>, notes: &mut Notes<'_>) {
+        let selectors = self.first.selector.as_ref().zip(rule.selector.as_ref());
+        if selectors.is_some_and(|(first, other)| !first.is_same(other)) {
+            let message = format!(
+                "{} decides for {} and selects others: they are not merged",
+                self.first.resource.label, rule.host.value
+            );
+            notes.once(rule.resource, Code::LostRule, rule.host.span, message);
+            return;
+        }
         if rule.export_to != self.first.export_to {
             let message = format!(
                 "{} decides for {} and exports to others: they are not merged",

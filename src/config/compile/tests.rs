@@ -8,6 +8,10 @@ use crate::config::load::{Configuration, Sources};
 use crate::route::sample::{ask, verdict, with_flow};
 use crate::route::{Choice, Discovery, Via};
 
+mod kubernetes;
+mod mesh;
+mod shared;
+
 /// A configuration of one settings file and one resource file.
 struct Loaded {
     configuration: Configuration,

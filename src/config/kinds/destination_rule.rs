@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label, read_duration};
+use super::selector::Selector;
 use super::service_entry::{PROXY_HTTP, PROXY_HTTP_FORMS};
 use super::{ExportTo, SharedText, check_annotations, choice_annotation};
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::read::Fields;
 use crate::config::resource::Resource;
 use crate::config::source::{Span, Spanned};
-use crate::config::yaml::Node;
-use crate::flow::{Host, Name, Target};
+use crate::config::yaml::{Node, Value};
+use crate::flow::{Host, Name, Target, Workload};
 use crate::route::cluster::Balancing;
 use crate::route::hosts::resolve_short_name;
 
@@ -27,6 +28,8 @@ pub struct DestinationRule<'r> {
     pub policy: Policy,
     /// In the order written.
     pub subsets: Vec<Subset>,
+    /// `workloadSelector`: it applies to these clients of its namespace only, and before rules without one.
+    pub selector: Option<Selector>,
     /// Who sees it.
     pub export_to: ExportTo,
     /// `egret.dev/proxy-authorization`: credentials for this host as a parent proxy.
@@ -114,6 +117,7 @@ pub enum TlsMode {
     Disable,
     Simple,
     Mutual,
+    IstioMutual,
 }
 
 /// Where credentials for a parent proxy are.
@@ -143,13 +147,29 @@ impl<'r> DestinationRule<'r> {
         let policy = fields.get("trafficPolicy").map(|node| read_policy(node, cx)).unwrap_or_default();
         let subsets = read_subsets(fields.list("subsets", cx), cx);
         let export_to = ExportTo::read(fields.list("exportTo", cx), &resource.metadata.namespace, false, cx);
-        fields.refused("workloadSelector", "the rule would apply to every client of the namespace", cx);
+        let selector = fields.get("workloadSelector").and_then(|node| Selector::read(node, "matchLabels", cx));
+        if let (Some(_), Some(node)) = (&selector, fields.get("exportTo")) {
+            let own = ExportTo::Only(vec![resource.metadata.namespace.clone()]);
+            if !matches!(&node.value, Value::List(items) if items.is_empty()) && export_to != own {
+                let report =
+                    cx.report(Code::BadExportTo, node.span, "a rule for some workloads stays in its namespace");
+                report.help("write `exportTo: [\".\"]`, or leave it out");
+            }
+        }
         fields.finish(cx);
         check_annotations(resource, KNOWN_ANNOTATIONS, cx);
         let absolute_form = choice_annotation(resource, PROXY_HTTP, PROXY_HTTP_FORMS, cx).unwrap_or(false);
         // Someone may have written the password itself: no line of it is shown.
         let authorization = read_authorization(resource, &mut resource.context(diagnostics).confidential());
-        Some(Self { resource, host: host?, policy, subsets, export_to, authorization, absolute_form })
+        Some(Self { resource, host: host?, policy, subsets, selector, export_to, authorization, absolute_form })
+    }
+}
+
+impl DestinationRule<'_> {
+    /// True if it is for some workloads of a namespace, and this is one of them.
+    pub fn is_selecting(&self, client: &Workload) -> bool {
+        let own = self.resource.metadata.namespace == client.namespace;
+        own && self.selector.as_ref().is_some_and(|selector| selector.selects(&client.labels))
     }
 }
 
@@ -346,12 +366,6 @@ fn check_outlier_detection(node: &Node, cx: &mut Context<'_>) {
 fn read_tls(node: &Node, cx: &mut Context<'_>) -> Option<Tls> {
     let mut fields = Fields::of(node, cx)?;
     let mode = match fields.get("mode") {
-        Some(mode) if mode.scalar() == Some("ISTIO_MUTUAL") => {
-            let report =
-                cx.report(Code::NotSupported, mode.span, "ISTIO_MUTUAL is not supported: there is no mesh certificate");
-            report.found("ISTIO_MUTUAL").help("MUTUAL with files, or SIMPLE");
-            None
-        }
         Some(mode) => mode.one_of(TLS_MODES, cx),
         None => Some(TlsMode::Disable),
     };
@@ -419,6 +433,12 @@ impl TlsFiles {
                     let report =
                         cx.report(Code::TlsFieldWithoutUse, file.span, "mode SIMPLE presents no client certificate");
                     report.help("mode MUTUAL does");
+                }
+            }
+            TlsMode::IstioMutual => {
+                if let Some(file) = files.into_iter().flatten().chain(&self.credential).next() {
+                    let message = "mode ISTIO_MUTUAL presents the certificate of the mesh: others have no use";
+                    cx.report(Code::TlsFieldWithoutUse, file.span, message).help("mode MUTUAL takes them");
                 }
             }
             TlsMode::Mutual | TlsMode::Disable => {}
@@ -520,8 +540,12 @@ const PROXY_AUTHORIZATION: &str = "egret.dev/proxy-authorization";
 const KNOWN_ANNOTATIONS: &[&str] = &[PROXY_AUTHORIZATION, PROXY_HTTP];
 const COUNT_MAX: u64 = i32::MAX as u64; // int32 in Istio's API
 
-const TLS_MODES: &[(&str, TlsMode)] =
-    &[("DISABLE", TlsMode::Disable), ("SIMPLE", TlsMode::Simple), ("MUTUAL", TlsMode::Mutual)];
+const TLS_MODES: &[(&str, TlsMode)] = &[
+    ("DISABLE", TlsMode::Disable),
+    ("SIMPLE", TlsMode::Simple),
+    ("MUTUAL", TlsMode::Mutual),
+    ("ISTIO_MUTUAL", TlsMode::IstioMutual),
+];
 const UPGRADES: &[(&str, bool)] = &[("DEFAULT", false), ("DO_NOT_UPGRADE", false), ("UPGRADE", true)];
 const BALANCERS: &[(&str, Balancer)] = &[
     ("UNSPECIFIED", Balancer::Endpoints(Balancing::LeastRequest)),

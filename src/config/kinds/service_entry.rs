@@ -1,4 +1,6 @@
 //! ServiceEntry as written: which hosts, addresses and ports exist, and where their endpoints are (ISTIO 2).
+//!
+//! A Kubernetes Service takes the same shape once its endpoints are found, see [`super::super::compile`]: Istio has one model for both.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label, parse_network};
+use super::selector::Selector;
 use super::{ExportTo, SharedText, canonical_host, check_annotations, choice_annotation, list_annotation};
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::read::Fields;
@@ -33,16 +36,32 @@ pub struct ServiceEntry<'r> {
     pub ports: Vec<Port>,
     /// Where addresses come from.
     pub resolution: Resolution,
-    /// In the order written.
-    pub endpoints: Vec<Endpoint>,
-    /// Endpoints were to be selected among workloads: there are none.
-    pub has_selector: bool,
+    /// In the order written; with a selector those that it picks.
+    pub endpoints: Vec<Endpoint<'r>>,
+    /// `workloadSelector`: endpoints are picked among the WorkloadEntries of the namespace.
+    pub selector: Option<Selector>,
+    /// Which registry it belongs to.
+    pub provider: Provider,
     /// Who sees it.
     pub export_to: ExportTo,
     /// Names that the server's certificate must have where the DestinationRule gives none.
     pub subject_alt_names: Vec<String>,
     /// What our own annotations say.
     pub annotations: Annotations,
+}
+
+/// Where a declaration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// A ServiceEntry.
+    External,
+    /// A Kubernetes Service with addresses.
+    Kubernetes {
+        /// `clusterIP: None`: its endpoints are asked for by their addresses.
+        headless: bool,
+    },
+    /// A Kubernetes Service of type ExternalName: an alias where the registry knows this name.
+    ExternalName(SharedText),
 }
 
 /// One entry of `ports`.
@@ -71,10 +90,12 @@ pub enum Resolution {
     DynamicDns,
 }
 
-/// One entry of `endpoints`.
+/// One entry of `endpoints`, or of what stands for it.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Where it stands.
+pub struct Endpoint<'r> {
+    /// The resource it stands in.
+    pub resource: &'r Resource,
+    /// Where in it.
     pub span: Span,
     /// Where it is; `None`: the address is missing or wrong, which was reported.
     pub address: Option<EndpointAddress>,
@@ -127,8 +148,9 @@ impl<'r> ServiceEntry<'r> {
             addresses: read_addresses(&mut fields, resolution, cx),
             ports: read_ports(&mut fields, cx),
             resolution,
-            has_selector: read_selector(&mut fields, endpoints.is_some(), cx),
-            endpoints: read_endpoints(endpoints, resolution, cx),
+            selector: read_selector(&mut fields, endpoints.is_some(), resolution, cx),
+            provider: Provider::External,
+            endpoints: read_endpoints(endpoints, resource, resolution, cx),
             export_to: ExportTo::read(fields.list("exportTo", cx), &resource.metadata.namespace, true, cx),
             subject_alt_names: texts(fields.list("subjectAltNames", cx), cx),
             annotations: Annotations::read(resource, cx),
@@ -177,7 +199,7 @@ impl<'r> ServiceEntry<'r> {
     }
 
     fn check_dns(&self, places: &Places<'_>, cx: &mut Context<'_>) {
-        if self.endpoints.is_empty() && !self.has_selector {
+        if self.endpoints.is_empty() && self.selector.is_none() {
             for host in self.hosts.iter().filter(|host| host.value.starts_with('*')) {
                 let report = cx.report(Code::WildcardNotResolvable, host.span, "a wildcard cannot be resolved by DNS");
                 report.found(&*host.value).help("name endpoints, or use resolution DYNAMIC_DNS or NONE");
@@ -286,10 +308,27 @@ impl<'r> ServiceEntry<'r> {
         self.origin.is_some()
     }
 
-    /// Where `port` is dialled at an endpoint (ISTIO 2.3).
-    pub fn endpoint_port(&self, endpoint: &Endpoint, port: &Port) -> u16 {
+    /// Where `port` is dialled at an endpoint (ISTIO 2.3); `None`: an endpoint of a Kubernetes Service that does not serve this port.
+    pub fn endpoint_port(&self, endpoint: &Endpoint<'_>, port: &Port) -> Option<u16> {
         let own = endpoint.ports.iter().find(|(name, _)| *name == port.name).map(|(_, number)| *number);
-        own.or(port.target_port).unwrap_or(port.number)
+        match self.provider {
+            Provider::Kubernetes { .. } => own,
+            Provider::External | Provider::ExternalName(_) => Some(own.or(port.target_port).unwrap_or(port.number)),
+        }
+    }
+
+    /// True for what Kubernetes declares.
+    pub fn is_kubernetes(&self) -> bool {
+        self.provider != Provider::External
+    }
+
+    /// True where the address of an endpoint names the service: nothing else does.
+    pub fn is_named_by_endpoints(&self) -> bool {
+        match self.provider {
+            Provider::External => self.addresses.is_empty() && self.resolution == Resolution::Static,
+            Provider::Kubernetes { headless } => headless,
+            Provider::ExternalName(_) => false,
+        }
     }
 }
 
@@ -342,6 +381,9 @@ fn read_addresses(fields: &mut Fields<'_>, resolution: Resolution, cx: &mut Cont
     let mut addresses = Vec::with_capacity(items.len());
     for item in items {
         let Some(text) = item.text(cx) else { continue };
+        if is_shell_variable(item, cx) {
+            continue;
+        }
         match parse_network(text.value) {
             Ok(net) => {
                 let is_network = net.prefix_len() != net.max_prefix_len();
@@ -386,7 +428,8 @@ fn read_ports(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Vec<Port> {
 
 fn read_port(node: &Node, cx: &mut Context<'_>) -> Option<Port> {
     let mut fields = Fields::of(node, cx)?;
-    let number = fields.required("number", cx).and_then(|node| node.port(cx));
+    let number =
+        fields.required("number", cx).filter(|node| !is_shell_variable(node, cx)).and_then(|node| node.port(cx));
     let name = fields.required("name", cx).and_then(|node| node.text(cx));
     if let Some(name) = name.filter(|name| !is_dns_label(name)) {
         let message = format!("{:?} is not a DNS label (lower-case letters, digits, `-`)", name.value);
@@ -399,6 +442,22 @@ fn read_port(node: &Node, cx: &mut Context<'_>) -> Option<Port> {
     let target_port = fields.get("targetPort").and_then(|node| target_port(node, cx));
     fields.finish(cx);
     Some(Port { number: number?, span: node.span, name: name?.value.into(), protocol, target_port })
+}
+
+/// True for `$NAME` and `${NAME}`, perhaps with `/32` behind: here-documents of guides leave them to the shell. Reported, and to be left
+/// out: a service without address or port opens nothing.
+fn is_shell_variable(node: &Node, cx: &mut Context<'_>) -> bool {
+    let name = node.scalar().and_then(|text| text.strip_prefix('$')).map(|text| text.split('/').next().unwrap_or(text));
+    let name = name.map(|name| name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name));
+    let is_one = name.is_some_and(|name| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    });
+    if is_one {
+        let message = format!("{} is a shell variable that nobody filled in: left out", node.excerpt());
+        cx.report_value(Code::ShellVariable, node, message).help("envsubst < FILE fills it in");
+    }
+    is_one
 }
 
 /// 0 is "not set", as in protobuf.
@@ -424,14 +483,25 @@ fn read_protocol(text: Spanned<&str>, cx: &mut Context<'_>) -> Option<Protocol> 
     Some(Protocol::Auto)
 }
 
-fn read_endpoints(node: Option<&Node>, resolution: Resolution, cx: &mut Context<'_>) -> Vec<Endpoint> {
+fn read_endpoints<'r>(
+    node: Option<&Node>,
+    resource: &'r Resource,
+    resolution: Resolution,
+    cx: &mut Context<'_>,
+) -> Vec<Endpoint<'r>> {
     let Some(node) = node else { return Vec::new() };
     let items = node.items(cx).unwrap_or_default();
     check_count("endpoints", items.len(), ENDPOINTS_MAX, node.span, cx);
-    items.iter().filter_map(|item| read_endpoint(item, resolution, cx)).collect()
+    items.iter().filter_map(|item| read_endpoint(item, resource, Some(resolution), cx)).collect()
 }
 
-fn read_endpoint(node: &Node, resolution: Resolution, cx: &mut Context<'_>) -> Option<Endpoint> {
+/// Reads an endpoint; without a resolution (a WorkloadEntry stands by itself) every kind of address passes.
+pub(super) fn read_endpoint<'r>(
+    node: &Node,
+    resource: &'r Resource,
+    resolution: Option<Resolution>,
+    cx: &mut Context<'_>,
+) -> Option<Endpoint<'r>> {
     let mut fields = Fields::of(node, cx)?;
     let text = fields.text("address", cx).filter(|text| !text.value.is_empty());
     let network = fields.text("network", cx).is_some_and(|network| !network.value.is_empty());
@@ -466,7 +536,8 @@ fn read_endpoint(node: &Node, resolution: Resolution, cx: &mut Context<'_>) -> O
             None
         }
     };
-    Some(Endpoint { span: node.span, address, ports, labels, weight: u32::try_from(weight).unwrap_or(u32::MAX).max(1) })
+    let weight = u32::try_from(weight).unwrap_or(u32::MAX).max(1);
+    Some(Endpoint { resource, span: node.span, address, ports, labels, weight })
 }
 
 fn label((key, node): &(Key, Node), cx: &mut Context<'_>) -> Option<(Box<str>, Box<str>)> {
@@ -475,14 +546,15 @@ fn label((key, node): &(Key, Node), cx: &mut Context<'_>) -> Option<(Box<str>, B
 
 fn read_endpoint_address(
     text: Spanned<&str>,
-    resolution: Resolution,
+    resolution: Option<Resolution>,
     ports: Option<&Node>,
     cx: &mut Context<'_>,
 ) -> Option<EndpointAddress> {
     if let Some(path) = text.value.strip_prefix("unix:") {
-        return read_unix_address(text, path, resolution, ports, cx);
+        return read_unix_address(text, path, resolution.unwrap_or(Resolution::Static), ports, cx);
     }
     let ip = text.value.parse::<IpAddr>().ok();
+    let resolution = resolution.unwrap_or(Resolution::Dns);
     match (resolution, ip) {
         (_, Some(ip)) => Some(EndpointAddress::Host(Host::Ip(ip.to_canonical()))),
         (Resolution::Static, None) => {
@@ -523,7 +595,12 @@ fn read_unix_address(
         cx.report(Code::UnixEndpoint, ports.span, "a unix socket has no ports");
     }
     let path = path.strip_prefix("//").unwrap_or(path);
-    if !path.starts_with('/') {
+    if path.ends_with('/') {
+        cx.report(Code::UnixEndpoint, text.span, "a folder is no unix socket").found(text.value);
+        return None;
+    }
+    // `@name` is an abstract socket: well formed, and under none of the folders that may be dialled.
+    if !path.starts_with(['/', '@']) {
         let report = cx.report(Code::UnixEndpoint, text.span, "the path of a unix socket is absolute");
         report.found(text.value).help("write unix:///path/to/socket");
         return None;
@@ -531,17 +608,21 @@ fn read_unix_address(
     Some(EndpointAddress::Unix(path.into()))
 }
 
-/// True if endpoints were to be selected.
-fn read_selector(fields: &mut Fields<'_>, has_endpoints: bool, cx: &mut Context<'_>) -> bool {
-    let Some(node) = fields.get("workloadSelector") else { return false };
+fn read_selector(
+    fields: &mut Fields<'_>,
+    has_endpoints: bool,
+    resolution: Resolution,
+    cx: &mut Context<'_>,
+) -> Option<Selector> {
+    let node = fields.get("workloadSelector")?;
+    let selector = Selector::read(node, "labels", cx)?;
     if has_endpoints {
         cx.report(Code::SelectorWithEndpoints, node.span, "workloadSelector and endpoints exclude each other");
-    } else {
-        let message =
-            "workloadSelector is not supported yet: there are no workloads to select, so the service has no endpoints";
-        cx.report(Code::Ignored, node.span, message);
+    } else if matches!(resolution, Resolution::None | Resolution::DynamicDns) {
+        let message = "the target asked for is dialled with this resolution, so selected workloads have no use";
+        cx.report(Code::SelectorWithoutUse, node.span, message).help("resolution STATIC dials them, DNS resolves them");
     }
-    true
+    Some(selector)
 }
 
 fn check_count(what: &str, count: usize, max: usize, span: Span, cx: &mut Context<'_>) {
@@ -560,7 +641,7 @@ fn is_partial_wildcard(host: &Arc<str>) -> bool {
 }
 
 impl Annotations {
-    fn read(resource: &Resource, cx: &mut Context<'_>) -> Self {
+    pub(super) fn read(resource: &Resource, cx: &mut Context<'_>) -> Self {
         if resource.metadata.annotations.is_empty() {
             return Self::default();
         }

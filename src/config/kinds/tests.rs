@@ -410,14 +410,19 @@ fn rules_of_destination_rules_have_a_code_a_message_and_a_passing_neighbour() {
             policy(json!({ "tunnel": { "protocol": "CONNECT", "targetHost": "b.test", "targetPort": 1 } })),
         ),
         (
+            tls(json!({ "mode": "ISTIO_MUTUAL", "credentialName": "a" })),
+            "E147 spec.trafficPolicy.portLevelSettings[0].tls.credentialName: mode ISTIO_MUTUAL presents the certificate of the mesh: others have no use (mode MUTUAL takes them)",
             tls(json!({ "mode": "ISTIO_MUTUAL" })),
-            "E036 spec.trafficPolicy.portLevelSettings[0].tls.mode: ISTIO_MUTUAL is not supported: there is no mesh certificate (MUTUAL with files, or SIMPLE)",
-            tls(json!({ "mode": "DISABLE" })),
         ),
         (
+            rule(json!({ "workloadSelector": { "matchLabels": { "a": "b" } }, "exportTo": [".", "b"] })),
+            "E124 spec.exportTo: a rule for some workloads stays in its namespace (write `exportTo: [\".\"]`, or leave it out)",
+            rule(json!({ "workloadSelector": { "matchLabels": { "a": "b" } }, "exportTo": ["."] })),
+        ),
+        (
+            rule(json!({ "workloadSelector": { "matchLabels": { "a": "*" } } })),
+            "E190 spec.workloadSelector.matchLabels.a: a selector compares whole labels: wildcards are not possible",
             rule(json!({ "workloadSelector": { "matchLabels": { "a": "b" } } })),
-            "E036 spec.workloadSelector: not supported: the rule would apply to every client of the namespace",
-            rule(json!({})),
         ),
         (
             policy(json!({ "tls": { "mode": "SIMPLE" } })),
@@ -484,8 +489,26 @@ fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
             "W001 spec.gateways[1]: Gateways are not supported yet: for this one the VirtualService has no effect",
             virtual_service(json!({ "gateways": ["mesh"] })),
         ),
+        (
+            virtual_service(
+                json!({ "gateways": ["egress"], "http": [{ "match": [{ "uri": { "prefix": "/" } }], "fault": {} }] }),
+            ),
+            "W001 spec.gateways[0]: Gateways are not supported yet, and no other listener is meant: the VirtualService is passed over",
+            virtual_service(json!({ "gateways": ["mesh"] })),
+        ),
+        (
+            virtual_service(
+                json!({ "http": [{ "match": [{ "gateways": ["egress"], "uri": { "exact": "/" } }], "redirect": {} }] }),
+            ),
+            "W001 spec.http[0]: a route of Gateways, which are not supported yet: passed over",
+            virtual_service(
+                json!({ "http": [{ "match": [{ "gateways": ["egress"] }, { "gateways": ["mesh"], "port": 80 }], "route": to }] }),
+            ),
+        ),
     ]);
 }
+
+mod kubernetes;
 
 #[test]
 fn nothing_of_a_secret_is_shown() {

@@ -23,8 +23,6 @@ pub struct VirtualService<'r> {
     pub resource: &'r Resource,
     /// Names, wildcards and addresses.
     pub hosts: Vec<SharedText>,
-    /// False: bound to gateways only, so that none of our listeners is meant.
-    pub in_mesh: bool,
     /// Who sees it.
     pub export_to: ExportTo,
     /// In order.
@@ -95,8 +93,12 @@ impl<'r> VirtualService<'r> {
         };
         let mut fields = Fields::of(spec, cx)?;
         let reader = Reader { resource, domain };
-        let hosts = reader.hosts(&mut fields, cx);
         let in_mesh = is_in_mesh(fields.list("gateways", cx), cx);
+        if !in_mesh {
+            // None of our listeners is meant, so nothing of it can let more through than it says.
+            return None;
+        }
+        let hosts = reader.hosts(&mut fields, cx);
         let export_to = ExportTo::read(fields.list("exportTo", cx), &resource.metadata.namespace, false, cx);
         let [http, tls, tcp] = ["http", "tls", "tcp"].map(|name| fields.list(name, cx));
         fields.finish(cx);
@@ -109,7 +111,7 @@ impl<'r> VirtualService<'r> {
         let tls = tls.iter().flat_map(|node| reader.tls(node, &hosts, cx)).collect();
         let tcp = tcp.iter().flat_map(|node| reader.tcp(node, cx)).collect::<Vec<_>>();
         warn_unreachable_tcp(&tcp, cx);
-        Some(Self { resource, hosts, in_mesh, export_to, http, tls, tcp })
+        Some(Self { resource, hosts, export_to, http, tls, tcp })
     }
 }
 
@@ -149,10 +151,13 @@ impl Reader<'_> {
     }
 
     fn http(&self, node: &Node, cx: &mut Context<'_>) -> Option<HttpRoute> {
+        if is_of_gateways(node, cx) {
+            return None;
+        }
         let mut fields = Fields::of(node, cx)?;
         let name = fields.text("name", cx).map(|name| name.value.into());
-        let matches = fields.list("match", cx);
-        let ports: Vec<Option<u16>> = matches.iter().map(|node| http_match(node, cx)).collect();
+        let matches = fields.list("match", cx).iter().filter(|node| is_match_in_mesh(node));
+        let ports: Vec<Option<u16>> = matches.map(|node| http_match(node, cx)).collect();
         let to = self.destination(&mut fields, cx);
         for field in ["redirect", "directResponse", "delegate", "rewrite", "headers", "fault", "mirror", "mirrors"] {
             fields.refused(field, "what the resource wants done with requests would not be done", cx);
@@ -175,12 +180,16 @@ impl Reader<'_> {
     }
 
     fn tls(&self, node: &Node, own_hosts: &[SharedText], cx: &mut Context<'_>) -> Vec<TlsRoute> {
+        if is_of_gateways(node, cx) {
+            return Vec::new();
+        }
         let Some(mut fields) = Fields::of(node, cx) else { return Vec::new() };
         let matches = fields.list("match", cx);
         if matches.is_empty() {
             cx.report(Code::TlsMatchMissing, node.span, "a tls route needs a match with `sniHosts`");
         }
-        let matches: Vec<_> = matches.iter().filter_map(|node| tls_match(node, own_hosts, cx)).collect();
+        let matches = matches.iter().filter(|node| is_match_in_mesh(node));
+        let matches: Vec<_> = matches.filter_map(|node| tls_match(node, own_hosts, cx)).collect();
         let to = self.destination(&mut fields, cx);
         fields.finish(cx);
         let Some(to) = to else { return Vec::new() };
@@ -189,9 +198,13 @@ impl Reader<'_> {
     }
 
     fn tcp(&self, node: &Node, cx: &mut Context<'_>) -> Vec<TcpRoute> {
+        if is_of_gateways(node, cx) {
+            return Vec::new();
+        }
         let Some(mut fields) = Fields::of(node, cx) else { return Vec::new() };
         let nodes = fields.list("match", cx);
-        let matches: Vec<_> = nodes.iter().filter_map(|node| tcp_match(node, cx)).collect();
+        let matches = nodes.iter().filter(|node| is_match_in_mesh(node));
+        let matches: Vec<_> = matches.filter_map(|node| tcp_match(node, cx)).collect();
         let to = self.destination(&mut fields, cx);
         fields.finish(cx);
         let Some(to) = to else { return Vec::new() };
@@ -275,7 +288,7 @@ fn http_match(node: &Node, cx: &mut Context<'_>) -> Option<u16> {
     ] {
         fields.refused(field, "the route would take more requests than it says", cx);
     }
-    refuse_gateways(&mut fields, cx);
+    fields.get("gateways");
     fields.text("name", cx);
     fields.ignored("statPrefix", "there are no statistics per route", cx);
     fields.finish(cx);
@@ -310,7 +323,7 @@ fn tls_match(
     for field in ["destinationSubnets", "sourceLabels", "sourceNamespace"] {
         fields.refused(field, "the route would take more connections than it says", cx);
     }
-    refuse_gateways(&mut fields, cx);
+    fields.get("gateways");
     fields.finish(cx);
     (!sni_hosts.is_empty()).then_some((node.span, sni_hosts, port))
 }
@@ -325,23 +338,41 @@ fn tcp_match(node: &Node, cx: &mut Context<'_>) -> Option<(Span, Option<u16>, Op
     for field in ["sourceLabels", "sourceNamespace", "sourceSubnet"] {
         fields.refused(field, "the route would take more connections than it says", cx);
     }
-    refuse_gateways(&mut fields, cx);
+    fields.get("gateways");
     fields.finish(cx);
     Some((node.span, port, subnets))
 }
 
-/// `gateways` of a match: `[mesh]` says nothing new, others belong to Gateways.
-fn refuse_gateways(fields: &mut Fields<'_>, cx: &mut Context<'_>) {
-    let only_mesh = |node: &Node| matches!(&node.value, Value::List(items) if items.iter().all(|item| item.scalar() == Some("mesh")));
-    if fields.get("gateways").is_some_and(|node| !only_mesh(node)) {
-        fields.refused("gateways", "Gateways are not supported yet, and the route would apply to every listener", cx);
+/// True for a match of our listeners: one that names only Gateways replaces the VirtualService's own list (ISTIO 5.1).
+fn is_match_in_mesh(node: &Node) -> bool {
+    match node.entry("gateways").map(|node| &node.value) {
+        Some(Value::List(items)) if !items.is_empty() => items.iter().any(|item| item.scalar() == Some("mesh")),
+        _ => true,
     }
+}
+
+/// True for a route all of whose matches are of Gateways: it is passed over whole, whatever it holds.
+fn is_of_gateways(node: &Node, cx: &mut Context<'_>) -> bool {
+    let matches = match node.entry("match").map(|node| &node.value) {
+        Some(Value::List(items)) => items.as_slice(),
+        _ => &[],
+    };
+    let is_passed_over = !matches.is_empty() && !matches.iter().any(is_match_in_mesh);
+    if is_passed_over {
+        cx.report(Code::Ignored, node.span, "a route of Gateways, which are not supported yet: passed over");
+    }
+    is_passed_over
 }
 
 fn is_in_mesh(gateways: &[Node], cx: &mut Context<'_>) -> bool {
     let in_mesh = gateways.is_empty() || gateways.iter().any(|item| item.scalar() == Some("mesh"));
     if let Some(other) = gateways.iter().find(|item| item.scalar() != Some("mesh")) {
-        let message = "Gateways are not supported yet: for this one the VirtualService has no effect";
+        let message = match in_mesh {
+            true => "Gateways are not supported yet: for this one the VirtualService has no effect",
+            false => {
+                "Gateways are not supported yet, and no other listener is meant: the VirtualService is passed over"
+            }
+        };
         cx.report(Code::Ignored, other.span, message).found(other.excerpt());
     }
     in_mesh

@@ -12,6 +12,8 @@ use crate::config::resource::{Kind, Metadata, Resource};
 use crate::config::source::Source;
 use crate::config::yaml::{self, Node, Value};
 
+use super::fragment::Fragment;
+
 /// The resources read so far, in the order of loading.
 #[derive(Default)]
 pub(super) struct Documents {
@@ -22,10 +24,17 @@ const ISTIO_NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 
 /// The kinds that are carried out, their versions, and their fields beside apiVersion, kind and metadata.
-const KINDS: [(Kind, &[&str], &[&str]); 4] = [
+const KINDS: [(Kind, &[&str], &[&str]); 11] = [
     (Kind::ServiceEntry, ISTIO_NETWORKING, &["spec", "status"]),
     (Kind::VirtualService, ISTIO_NETWORKING, &["spec", "status"]),
     (Kind::DestinationRule, ISTIO_NETWORKING, &["spec", "status"]),
+    (Kind::WorkloadEntry, ISTIO_NETWORKING, &["spec", "status"]),
+    (Kind::AuthorizationPolicy, &["security.istio.io/v1", "security.istio.io/v1beta1"], &["spec", "status"]),
+    (Kind::IstioOperator, &["install.istio.io/v1alpha1"], &["spec", "status"]),
+    (Kind::Service, &["v1"], &["spec", "status"]),
+    (Kind::Endpoints, &["v1"], &["subsets"]),
+    (Kind::EndpointSlice, &["discovery.k8s.io/v1", "discovery.k8s.io/v1beta1"], &["addressType", "endpoints", "ports"]),
+    (Kind::ConfigMap, &["v1"], &["data", "binaryData", "immutable"]),
     (Kind::Secret, &["v1"], &["data", "stringData", "type", "immutable"]),
 ];
 
@@ -35,6 +44,13 @@ impl Documents {
         for root in yaml::parse(source, diagnostics) {
             self.take(root, source, namespace, diagnostics);
         }
+    }
+
+    /// True for a file of another program that stands beside resources, such as the `nginx.conf` that a guide makes a ConfigMap of.
+    pub(super) fn is_of_others(source: &Source) -> bool {
+        let mut unheard = Diagnostics::default();
+        let documents = yaml::parse(source, &mut unheard);
+        !documents.iter().any(|root| matches!(root.value, Value::Map(_) | Value::List(_)))
     }
 
     /// Drops what a later document of the same kind, namespace and name replaces.
@@ -57,6 +73,9 @@ impl Documents {
     }
 
     fn take(&mut self, root: Node, source: &Arc<Source>, namespace: &Arc<str>, diagnostics: &mut Diagnostics) {
+        if let Some(part) = Fragment::of(&root) {
+            return self.take_fragment(part, root, source, namespace, diagnostics);
+        }
         let Some((version, kind)) = read_type(&root, &mut Context::new(source, &root, "", diagnostics)) else { return };
         if kind.ends_with("List") && matches!(root.entry("items"), Some(Node { value: Value::List(_), .. })) {
             for item in into_items(root) {
@@ -64,7 +83,8 @@ impl Documents {
             }
             return;
         }
-        let Some((kind, versions, fields)) = KINDS.iter().find(|(known, ..)| *known.as_str() == *kind) else {
+        let known = KINDS.iter().find(|(known, ..)| *known.as_str() == *kind);
+        let Some((kind, versions, fields)) = known.filter(|_| !is_of_others(&version, &kind)) else {
             let diagnostic = pass_over(&root, source, &version, &kind, namespace);
             diagnostics.push(diagnostic);
             return;
@@ -88,6 +108,32 @@ impl Documents {
         }
         self.resources.push(resource);
     }
+
+    /// What tools are given beside resources; an installation may hold a MeshConfig.
+    fn take_fragment(
+        &mut self,
+        part: Fragment,
+        root: Node,
+        source: &Arc<Source>,
+        namespace: &Arc<str>,
+        diagnostics: &mut Diagnostics,
+    ) {
+        if part != Fragment::Installation {
+            let message = format!("{} is no resource, and passed over", part.as_str());
+            diagnostics.push(Diagnostic::in_source(Code::KindPassedOver, source, root.span, message));
+            return;
+        }
+        let kind = Kind::IstioOperator;
+        let metadata = Metadata { name: NAMELESS.into(), namespace: namespace.clone(), ..Metadata::default() };
+        let label: Arc<str> = format!("{} {namespace}/{NAMELESS}", kind.as_str()).into();
+        let order = self.resources.len();
+        self.resources.push(Resource { kind, metadata, root, source: source.clone(), order, label });
+    }
+}
+
+/// True for kinds of other groups that share their name with one of Kubernetes' own: a Knative Service is no Service.
+fn is_of_others(version: &str, kind: &str) -> bool {
+    matches!(kind, "Service" | "Endpoints" | "ConfigMap" | "Secret") && version.contains('/')
 }
 
 /// `apiVersion` and `kind`; reports what is no resource.
@@ -157,7 +203,12 @@ fn read_metadata(
     };
     let label = format!("{} {}/{}", kind.as_str(), metadata.namespace, metadata.name);
     let cx = &mut Context::new(source, root, &label, diagnostics);
-    let Some(node) = node else {
+    // Tools that install give it a name themselves.
+    let is_nameless = kind == Kind::IstioOperator && node.and_then(|node| node.entry("name")).is_none();
+    let Some(node) = node.filter(|_| !is_nameless) else {
+        if is_nameless {
+            return metadata;
+        }
         let help = "a resource needs `metadata: { name: … }`";
         cx.report(Code::BadMetadata, root.span, "metadata is missing").help(help);
         return metadata;

@@ -203,8 +203,20 @@ fn what_is_no_resource_is_named() {
             "1:29: warning[W002]: Deployment ns/a: kind: apps/v1 Deployment is not carried out, and passed over".to_owned(),
         ),
         (
-            "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a, namespace: b}}",
-            "1:42: warning[W002]: AuthorizationPolicy b/a: kind: security.istio.io/v1 AuthorizationPolicy is not carried out: what it would restrict is not restricted".to_owned(),
+            "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a, namespace: b}}",
+            "1:42: warning[W002]: PeerAuthentication b/a: kind: security.istio.io/v1 PeerAuthentication is not carried out: what it would restrict is not restricted".to_owned(),
+        ),
+        (
+            "{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: a}}",
+            "1:44: warning[W002]: Service ns/a: kind: serving.knative.dev/v1 Service is not carried out, and passed over".to_owned(),
+        ),
+        (
+            "spec: {template: {}}",
+            "1:1: warning[W002]: a patch of a workload is no resource, and passed over".to_owned(),
+        ),
+        (
+            "[{op: add, path: /a}]",
+            "1:1: warning[W002]: a JSON patch is no resource, and passed over".to_owned(),
         ),
     ] {
         assert_eq!(one(text).1, [format!("a.yaml:{expected}")], "{text}");
@@ -275,4 +287,23 @@ fn a_namespace_of_the_command_line_is_checked() {
     let configuration = Configuration::load(&sources, 1);
     let shown: Vec<_> = configuration.diagnostics.iter().map(ToString::to_string).collect();
     assert_eq!(shown[0].split(": ").take(2).collect::<Vec<_>>(), ["-f NS=/nonexistent", "error[E022]"]);
+}
+
+#[test]
+fn a_file_of_another_program_is_passed_over_and_resources_under_its_name_are_read() {
+    let folder = folder(&[
+        ("nginx.conf", "user www-data;\nevents { }\n"),
+        ("rules.conf", &entry("a")),
+        ("broken.conf", "a: [\n---\nb: c\n"),
+    ]);
+    let (resources, problems) = load(&folder, "nginx.conf");
+    assert_eq!(
+        (resources.len(), problems.join("\n").as_str()),
+        (0, "nginx.conf: warning[W002]: a file of another program: passed over")
+    );
+    assert_eq!(labels(&load(&folder, "rules.conf").0), ["ServiceEntry ns/a"]);
+    assert!(
+        load(&folder, "broken.conf").1.iter().any(|problem| problem.contains("error[")),
+        "one document of it is a map"
+    );
 }

@@ -39,3 +39,8 @@ pub(super) fn read(fields: &mut Fields<'_>, folder: &Path, cx: &mut Context<'_>)
     }
     log
 }
+
+/// True for standard output and error, which have no place in the file system of their own.
+pub(super) fn is_own_output(path: &Path) -> bool {
+    path == Path::new("/dev/stdout") || path == Path::new("/dev/stderr")
+}

@@ -1,14 +1,17 @@
 //! `mesh`: what Istio keeps in its MeshConfig.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Settings;
 use super::access_log::{self, AccessLog};
-use crate::config::diagnostic::{Code, Context};
+use crate::account::Format;
+use crate::config::diagnostic::{Code, Context, Diagnostics};
+use crate::config::kinds::mesh_config::MeshConfig;
 use crate::config::read::Fields;
 use crate::config::source::Spanned;
-use crate::config::yaml::Node;
+use crate::config::yaml::{Node, Value};
 use crate::flow::Name;
 
 /// `mesh`.
@@ -74,7 +77,144 @@ impl OutboundMode {
 const CONNECT_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Mesh {
-    let mut mesh = Mesh { access_log: access_log::read(&mut fields, folder, cx), ..Mesh::default() };
+    let mesh = read_carried_out(&mut fields, folder, cx);
+    fields.finish(cx);
+    mesh
+}
+
+/// Lays the MeshConfigs of resources under the settings file: what the file says counts, then who says it first. Whoever writes
+/// resources can close what the file leaves open, and never open what it closes.
+pub(super) fn lay_under(settings: &mut Settings, configs: Vec<MeshConfig>, diagnostics: &mut Diagnostics) {
+    let mut taken: Vec<(&str, String)> = Vec::new();
+    for key in CARRIED_OUT {
+        let span = settings.place_of(&["mesh", key]);
+        if span.line > 0 {
+            taken.push((key, format!("{} (line {})", settings.origin(span).file, span.line)));
+        }
+    }
+    for config in configs {
+        let cx = &mut config.context(diagnostics);
+        let Some(mut fields) = Fields::of(&config.config, cx) else { continue };
+        let mut read = read_carried_out(&mut fields, Path::new(""), cx);
+        read.access_log.file = read.access_log.file.map(|path| below(&settings.files.root, path));
+        pass_over(&mut fields, cx);
+        fields.finish(cx);
+        for key in CARRIED_OUT {
+            let Some(node) = config.config.entry(key) else { continue };
+            if let Some((_, by)) = taken.iter().find(|(other, _)| *other == key) {
+                let message = format!("not used: {by} says it already");
+                cx.report(Code::MeshSettingTaken, node.span, message).found(node.excerpt());
+                continue;
+            }
+            taken.push((key, config.label.to_string()));
+            take(&mut settings.mesh, &read, key);
+            if key == POLICY {
+                settings.policy_of = Some(config.clone());
+            }
+        }
+        judge_format(settings, &config, diagnostics);
+    }
+}
+
+fn take(mesh: &mut Mesh, read: &Mesh, key: &str) {
+    match key {
+        POLICY => {
+            mesh.mode = read.mode;
+            mesh.egress_proxy.clone_from(&read.egress_proxy);
+        }
+        "accessLogFile" => mesh.access_log.file.clone_from(&read.access_log.file),
+        "accessLogEncoding" => mesh.access_log.encoding = read.access_log.encoding,
+        "accessLogFormat" => mesh.access_log.format.clone_from(&read.access_log.format),
+        "connectTimeout" => mesh.connect_timeout = read.connect_timeout,
+        "rootNamespace" => mesh.root_namespace.clone_from(&read.root_namespace),
+        "trustDomain" => mesh.trust_domain.clone_from(&read.trust_domain),
+        _ => {}
+    }
+}
+
+/// Paths of resources are looked up under `files.root`; the process's own output is where it is.
+fn below(root: &Path, path: PathBuf) -> PathBuf {
+    if access_log::is_own_output(&path) { path } else { root.join(path.strip_prefix("/").unwrap_or(&path)) }
+}
+
+/// A format is judged with the encoding that counts in the end, where it was written.
+fn judge_format(settings: &mut Settings, config: &MeshConfig, diagnostics: &mut Diagnostics) {
+    let Some(node) = config.config.entry("accessLogFormat") else { return };
+    let log = &mut settings.mesh.access_log;
+    if log.format.span != node.span {
+        return;
+    }
+    if let Err(error) = Format::compile(log.encoding, &log.format.value) {
+        config.context(diagnostics).report(Code::BadValue, node.span, error.to_string());
+        log.format = AccessLog::default().format;
+    }
+}
+
+/// Fields of Istio's MeshConfig that Egret does not carry out; what would close something is refused.
+fn pass_over(fields: &mut Fields<'_>, cx: &mut Context<'_>) {
+    for name in ["serviceEntryVisibility", "discoverySelectors"] {
+        fields.refused(name, "resources that it hides would be seen", cx);
+    }
+    for name in ["defaultServiceExportTo", "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo"] {
+        let is_all = |node: &Node| matches!(&node.value, Value::List(items) if items.iter().all(|item| item.scalar() == Some("*")));
+        if fields.get(name).is_some_and(|node| !is_all(node)) {
+            fields.refused(name, "resources would be seen from more namespaces than it says; write `exportTo`", cx);
+        }
+    }
+    for name in MESH_CONFIG_PASSED_OVER {
+        fields.ignored(name, "a setting of Istio's own proxies", cx);
+    }
+}
+
+/// What is read of a MeshConfig, wherever it stands.
+const CARRIED_OUT: [&str; 7] =
+    [POLICY, "accessLogFile", "accessLogEncoding", "accessLogFormat", "connectTimeout", "rootNamespace", "trustDomain"];
+const POLICY: &str = "outboundTrafficPolicy";
+
+/// The other fields of MeshConfig (istio/api mesh/v1alpha1).
+const MESH_CONFIG_PASSED_OVER: [&str; 38] = [
+    "proxyListenPort",
+    "proxyInboundListenPort",
+    "proxyHttpPort",
+    "tcpKeepalive",
+    "ingressClass",
+    "ingressService",
+    "ingressControllerMode",
+    "ingressSelector",
+    "enableTracing",
+    "enableEnvoyAccessLogService",
+    "disableEnvoyListenerLog",
+    "defaultConfig",
+    "inboundTrafficPolicy",
+    "configSources",
+    "enableAutoMtls",
+    "trustDomainAliases",
+    "caCertificates",
+    "localityLbSetting",
+    "dnsRefreshRate",
+    "h2UpgradePolicy",
+    "inboundClusterStatName",
+    "outboundClusterStatName",
+    "certificates",
+    "thriftConfig",
+    "serviceSettings",
+    "enablePrometheusMerge",
+    "verifyCertificateAtClient",
+    "ca",
+    "extensionProviders",
+    "defaultProviders",
+    "pathNormalization",
+    "meshMTLS",
+    "tlsDefaults",
+    "defaultTrafficPolicy",
+    "protocolDetectionTimeout",
+    "reportBatchMaxEntries",
+    "sdsUdsPath",
+    "mixerCheckServer",
+];
+
+fn read_carried_out(fields: &mut Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Mesh {
+    let mut mesh = Mesh { access_log: access_log::read(fields, folder, cx), ..Mesh::default() };
     if let Some(policy) = fields.fields("outboundTrafficPolicy", cx) {
         (mesh.mode, mesh.egress_proxy) = read_policy(policy, cx);
     }
@@ -87,7 +227,6 @@ pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) 
         }
     }
     fields.ignored("defaultHttpRetryPolicy", "requests are not sent again but where RFC 9112 §9.3.1 allows it", cx);
-    fields.finish(cx);
     mesh
 }
 
@@ -98,7 +237,12 @@ enum Mode {
 }
 
 fn read_policy(mut fields: Fields<'_>, cx: &mut Context<'_>) -> (OutboundMode, Option<EgressProxy>) {
-    let modes = [("REGISTRY_ONLY", Mode::RegistryOnly), ("ALLOW_ANY", Mode::AllowAny)];
+    // Unknown names are resolved by us under ALLOW_ANY too, so its form with DNS says nothing new (ISTIO 1).
+    let modes = [
+        ("REGISTRY_ONLY", Mode::RegistryOnly),
+        ("ALLOW_ANY", Mode::AllowAny),
+        ("ALLOW_ANY_DYNAMIC_DNS", Mode::AllowAny),
+    ];
     let mode = fields.one_of("mode", &modes, cx).unwrap_or(Mode::RegistryOnly);
     let report = fields.get("report").map(|node| (node.span, node.boolean(cx) == Some(true)));
     let proxy = fields.get("egressProxy");
