@@ -1,7 +1,7 @@
 //! Live tunnels: their byte counts, and the way to end one from outside (drain, revocation, an operator).
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -37,6 +37,8 @@ pub struct Live {
     /// Where it stands in its shard; changes under the shard's lock only.
     slot: AtomicUsize,
     end: AtomicU8,
+    /// Somebody wants a line of the access log.
+    line_wanted: AtomicBool,
     relay: AtomicWaker,
 }
 
@@ -59,6 +61,17 @@ impl Live {
         if first.is_ok() {
             self.relay.wake();
         }
+    }
+
+    /// Asks for a line in the access log that says how far it is.
+    pub fn ask_for_line(&self) {
+        self.line_wanted.store(true, Ordering::Release);
+        self.relay.wake();
+    }
+
+    /// Whether somebody asked for a line since this was asked last; to be looked at behind [`Self::poll_end`], which registers the task.
+    pub fn take_line_wanted(&self) -> bool {
+        self.line_wanted.load(Ordering::Relaxed) && self.line_wanted.swap(false, Ordering::Acquire)
     }
 
     /// For the relay: ready once somebody asked for the end; else wakes the task then.
@@ -167,6 +180,7 @@ impl Tunnels {
             sent: AtomicU64::new(0),
             slot: AtomicUsize::new(0),
             end: AtomicU8::new(RUNNING),
+            line_wanted: AtomicBool::new(false),
             relay: AtomicWaker::new(),
         });
         let mut shard = self.shard(live.id);

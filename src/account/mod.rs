@@ -4,6 +4,7 @@ pub mod format;
 pub mod live;
 pub mod metrics;
 pub mod pace;
+pub mod progress;
 pub mod record;
 pub mod shares;
 mod writer;
@@ -11,14 +12,17 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
+use tokio::sync::watch;
 
 pub use format::{Encoding, Format, FormatError};
 pub use live::{Live, Tunnels};
 pub use pace::{Pace, Paces};
+pub use progress::Progress;
 pub use record::{AccessRecord, Requested};
 pub use shares::{Bounds, Exceeded, Shares};
 
@@ -31,6 +35,9 @@ pub struct Account {
     /// `None`: no access log is kept.
     format: ArcSwapOption<Format>,
     writer: Writer,
+    progress: watch::Sender<Progress>,
+    /// [`Progress::start`], for who opens a tunnel.
+    starts: AtomicBool,
 }
 
 /// The access log as the settings want it (`mesh.accessLogFile`, `accessLogEncoding`, `accessLogFormat`).
@@ -94,7 +101,8 @@ impl Account {
     pub fn new(settings: &AccountSettings) -> Result<Arc<Self>, AccountError> {
         let (format, sink) = prepare(settings)?;
         let writer = Writer::start(sink).map_err(AccountError::Thread)?;
-        Ok(Arc::new(Self { format: ArcSwapOption::new(format), writer }))
+        let progress = watch::Sender::new(Progress::default());
+        Ok(Arc::new(Self { format: ArcSwapOption::new(format), writer, progress, starts: AtomicBool::new(false) }))
     }
 
     /// Takes new settings: lines that were rendered before go where they were meant to, flows that end from now on are written anew.
@@ -105,6 +113,22 @@ impl Account {
         let (format, sink) = prepare(settings)?;
         self.writer.set_sink(sink, || self.format.store(format));
         Ok(())
+    }
+
+    /// Which lines tunnels have beside that of their end, from now on.
+    pub fn set_progress(&self, progress: Progress) {
+        self.starts.store(progress.start, Ordering::Relaxed);
+        self.progress.send_if_modified(|before| std::mem::replace(before, progress) != progress);
+    }
+
+    /// What was set last, and each change of it.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// True if a tunnel has a line when it opens.
+    pub fn logs_starts(&self) -> bool {
+        self.starts.load(Ordering::Relaxed)
     }
 
     /// Starts the record of a flow: its time begins now.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::progress::LineType;
 use super::{Account, metrics};
 use crate::flow::{DialTrace, Failure, Finding, Identity, ListenerKind, Outcome, Scheme, Source, Target};
 
@@ -34,6 +35,7 @@ pub struct AccessRecord {
     pub(super) refused: bool,
     pub(super) asked: Asked,
     pub(super) scheme: Scheme,
+    pub(super) line_type: LineType,
     logged: bool,
 }
 
@@ -135,6 +137,7 @@ impl AccessRecord {
             refused: false,
             asked,
             scheme: Scheme::Http,
+            line_type: LineType::End,
             logged,
         })
     }
@@ -272,6 +275,28 @@ impl AccessRecord {
     pub fn moved(&mut self, received: u64, sent: u64) {
         self.received += received;
         self.sent += sent;
+    }
+
+    /// Writes a line of a tunnel that has just opened.
+    pub fn opened(&mut self) {
+        self.write_early(LineType::Start, 0, 0);
+    }
+
+    /// Writes a line of a tunnel that goes on; with what it has moved so far.
+    pub fn goes_on(&mut self, received: u64, sent: u64) {
+        self.write_early(LineType::Interim, received, sent);
+    }
+
+    /// Nothing of what an early line says stays.
+    fn write_early(&mut self, line_type: LineType, received: u64, sent: u64) {
+        let before = (self.received, self.sent);
+        self.moved(received, sent);
+        self.line_type = line_type;
+        self.outcome = Outcome::Complete;
+        self.account.write(self);
+        self.outcome = Outcome::Abandoned;
+        self.line_type = LineType::End;
+        (self.received, self.sent) = before;
     }
 
     /// Writes the line.

@@ -34,7 +34,7 @@ use self::revoke::Revocation;
 use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
-use crate::account::{Account, AccountError, Paces, Shares, Tunnels, metrics};
+use crate::account::{Account, AccountError, Paces, Shares, Tunnels, metrics, progress};
 use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::settings::Sandbox;
 use crate::config::{Code, Diagnostics, Severity};
@@ -206,6 +206,10 @@ impl App {
             files: parts.files.into(),
             said: Said::of(parts.digest, &parts.warnings),
         };
+        proxy.account.set_progress(parts.progress);
+        let swept = proxy.clone();
+        // As the tick, it ends with the runtime.
+        tokio::spawn(async move { progress::sweep(&swept.tunnels, swept.account.progress()).await });
         let mut watch = Watch::new();
         watch.set_files(&running.files);
         admin.apply(admin_plan, parts.admin_token);
@@ -317,6 +321,7 @@ impl App {
         self.proxy.snapshot.store(parts.snapshot.clone());
         self.proxy.paces.set(&parts.limits);
         self.proxy.limits.store(Arc::new(parts.limits));
+        self.proxy.account.set_progress(parts.progress);
         self.proxy.via.store(Arc::new(parts.via));
         self.admin.apply(admin_plan, parts.admin_token);
         self.listeners.apply(plan, &self.proxy);

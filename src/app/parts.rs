@@ -12,7 +12,7 @@ use super::sandbox::Places;
 use super::watch::fingerprint;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
-use crate::account::{AccountSettings, Format, LogTarget};
+use crate::account::{AccountSettings, Encoding, Format, LogTarget, Progress};
 use crate::admin::{Address, Token};
 use crate::config::compile::allow::Expansion;
 use crate::config::digest::Digest;
@@ -55,6 +55,8 @@ pub struct Parts {
     pub dial: DialSettings,
     /// The access log.
     pub account: AccountSettings,
+    /// Lines of tunnels that are open.
+    pub progress: Progress,
     /// How long the end may take.
     pub drain: Duration,
     /// What becomes of tunnels that these rules no longer allow.
@@ -110,6 +112,7 @@ impl ConfigurationSource {
             dial: dial(&settings, &via),
             via,
             account,
+            progress: settings.progress,
             drain: settings.drain,
             on_revoke: settings.on_revoke,
             sandbox: settings.sandbox,
@@ -197,7 +200,10 @@ fn account(log: &settings::AccessLog, settings: &Settings, diagnostics: &mut Dia
         settings.report(Code::BadValue, log.format.span, super::chain(&error), diagnostics);
     }
     let target = log.file.as_ref().map_or(LogTarget::Off, |file| LogTarget::parse(&file.to_string_lossy()));
-    AccountSettings { target, encoding: log.encoding, format: log.format.value.to_string() }
+    let marks =
+        settings.progress != Progress::default() && log.encoding == Encoding::Text && log.format.value.is_empty();
+    let format = if marks { Format::text_with_line_type() } else { log.format.value.to_string() };
+    AccountSettings { target, encoding: log.encoding, format }
 }
 
 fn dial(settings: &Settings, via: &ViaName) -> DialSettings {

@@ -27,7 +27,7 @@ use super::yaml::{Node, Value};
 use crate::flow::{Limits, Origin, Workload};
 use crate::route::AddressPolicy;
 
-pub use crate::account::Encoding;
+pub use crate::account::{Encoding, Progress};
 pub use access_log::AccessLog;
 pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
@@ -43,6 +43,8 @@ pub struct Settings {
     pub workload: Arc<Workload>,
     /// `mesh`.
     pub mesh: Mesh,
+    /// `accessLog`: lines of tunnels that are open.
+    pub progress: Progress,
     /// `listeners`.
     pub listeners: Vec<Listener>,
     /// `allow`, as written; compiled with the resources.
@@ -231,6 +233,7 @@ impl Default for Settings {
             threads: 0,
             workload: Arc::default(),
             mesh: Mesh::default(),
+            progress: Progress::default(),
             listeners: vec![Listener::default()],
             allow: Vec::new(),
             addresses: Addresses::default(),

@@ -7,8 +7,11 @@ pub mod headers;
 pub mod http;
 pub mod patience;
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -153,7 +156,7 @@ impl Proxy {
         &self,
         downstream: Stream,
         opened: Opened,
-        record: Box<AccessRecord>,
+        mut record: Box<AccessRecord>,
         hold: H,
     ) -> Tunnel<H> {
         let limits = self.limits.load();
@@ -161,6 +164,9 @@ impl Proxy {
         let user_timeout = self.dialer.tcp_user_timeout();
         let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
         let relay = Relay::new(downstream, opened.upstream, opened.live, limits, opened.guard);
+        if self.account.logs_starts() {
+            record.opened();
+        }
         Tunnel { relay, record, _lease: opened.lease, _hold: hold }
     }
 
@@ -271,6 +277,16 @@ pub struct Tunnel<H> {
 }
 
 impl<H> Tunnel<H> {
+    /// Writes a line in between where somebody wants one.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        let end = Pin::new(&mut self.relay).poll(cx);
+        let live = self.relay.live();
+        if end.is_pending() && live.take_line_wanted() {
+            self.record.goes_on(live.received(), live.sent());
+        }
+        end
+    }
+
     /// Copies until both sides are done or a limit ends it, then writes the flow's line.
     #[expect(
         clippy::manual_async_fn,
@@ -279,7 +295,7 @@ impl<H> Tunnel<H> {
     pub fn relay(mut self) -> impl Future<Output = ()> {
         async move {
             let _ = &self; // captures all of it: by its fields alone, the lease and what is held would be dropped right here
-            let end = (&mut self.relay).await;
+            let end = poll_fn(|cx| self.poll(cx)).await;
             match end {
                 RelayEnd::Early(Ending::IdleTimeout) => metrics::limit_reached(Limit::TunnelIdle),
                 RelayEnd::Early(Ending::LifetimeExceeded) => metrics::limit_reached(Limit::TunnelLifetime),

@@ -16,6 +16,7 @@ mod limits;
 mod operator;
 mod origins;
 mod parents;
+mod progress;
 mod reload;
 mod reload_load;
 mod reload_many;

@@ -188,6 +188,11 @@ impl Format {
         Ok(compiled)
     }
 
+    /// The default of the text encoding, and what a line is about behind it: for logs that have lines of open tunnels too.
+    pub fn text_with_line_type() -> String {
+        format!("{} %ACCESS_LOG_TYPE%", TEXT.trim_end())
+    }
+
     /// Appends the line of `record`, with its line feed.
     pub(super) fn render(&self, record: &AccessRecord, out: &mut Vec<u8>) {
         let end = End {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{End, Piece};
-use crate::account::record::{AccessRecord, Field, Message};
+use crate::account::progress::LineType;
+use crate::account::record::{AccessRecord, Asked, Field, Message};
 use crate::flow::{Outcome, Scheme};
 
 /// One value of a record.
@@ -32,6 +33,7 @@ pub(super) enum Operator {
     BytesSent,
     Duration,
     Attempts,
+    AccessLogType,
     Address(Peer, Part),
     Ours(Ours),
 }
@@ -56,6 +58,7 @@ pub(super) enum Part {
 /// What Envoy has no name for: `%EGRET(NAME)%`, and a key of each JSON line that knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ours {
+    LineType,
     Listener,
     Reason,
     Detail,
@@ -121,6 +124,7 @@ impl Operator {
             Self::BytesSent => Shown::Number(record.sent),
             Self::Duration => Shown::Number(millis(end.lasted)),
             Self::Attempts => Shown::Number(record.trace.attempts.into()),
+            Self::AccessLogType => Shown::Word(record.line_type.as_str(record.asked != Asked::Sni)),
             Self::Address(whose, part) => whose.of(record).map_or(Shown::Unset, |address| part.of(address)),
             Self::Ours(ours) => ours.shown(record),
         }
@@ -150,7 +154,7 @@ impl Part {
 
 impl Ours {
     /// In the order of their keys.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Listener,
         Self::Reason,
         Self::Detail,
@@ -164,11 +168,13 @@ impl Ours {
         Self::Reused,
         Self::DnsMs,
         Self::ConnectMs,
+        Self::LineType,
     ];
 
     /// Its JSON key, and its name in `%EGRET(NAME)%`.
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::LineType => "line_type",
             Self::Listener => "listener",
             Self::Reason => "reason",
             Self::Detail => "detail",
@@ -189,6 +195,8 @@ impl Ours {
         let trace = &record.trace;
         let dialled = trace.attempts > 0;
         match self {
+            Self::LineType if record.line_type == LineType::End => Shown::Unset, // as all lines were, and most are
+            Self::LineType => Shown::Word(record.line_type.as_str(record.asked != Asked::Sni)),
             Self::Listener => peer(record.source.listener.name.as_bytes()),
             Self::Reason => word(reason(record), true),
             Self::Detail => match (record.text(Field::Detail), &record.outcome) {

@@ -184,6 +184,7 @@ fn by_name(name: &str) -> Option<Operator> {
     Some(match name {
         "PROTOCOL" => Operator::Protocol,
         "RESPONSE_CODE" => Operator::ResponseCode,
+        "ACCESS_LOG_TYPE" => Operator::AccessLogType,
         "RESPONSE_FLAGS" => Operator::ResponseFlags,
         "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
         "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,

@@ -1,9 +1,11 @@
-//! `mesh.accessLogFile`, `accessLogEncoding`, `accessLogFormat`.
+//! `mesh.accessLogFile`, `accessLogEncoding`, `accessLogFormat`; and `accessLog`, which is ours.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::account::Encoding;
-use crate::config::diagnostic::Context;
+use crate::account::{Encoding, Progress};
+use crate::config::diagnostic::{Code, Context};
 use crate::config::read::Fields;
 use crate::config::source::{Span, Spanned};
 
@@ -43,4 +45,25 @@ pub(super) fn read(fields: &mut Fields<'_>, folder: &Path, cx: &mut Context<'_>)
 /// True for standard output and error, which have no place in the file system of their own.
 pub(super) fn is_own_output(path: &Path) -> bool {
     path == Path::new("/dev/stdout") || path == Path::new("/dev/stderr")
+}
+
+const INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400); // 0: none
+const INTERVAL_MIN: Duration = Duration::from_secs(1); // more often, and the lines of 20,000 tunnels are all that is done
+
+pub(super) fn read_progress(mut fields: Fields<'_>, encoding: Encoding, cx: &mut Context<'_>) -> Progress {
+    let (start, interval) = (fields.get("start"), fields.get("interval"));
+    let progress = Progress {
+        start: start.and_then(|node| node.boolean(cx)).unwrap_or_default(),
+        interval: interval.and_then(|node| node.duration(INTERVAL, cx)).unwrap_or_default(),
+    };
+    if let (true, Some(node)) = (!progress.interval.is_zero() && progress.interval < INTERVAL_MIN, interval) {
+        cx.report_value(Code::BadValue, node, "an interval is 0 (none), or 1s and more");
+    }
+    if progress != Progress::default() && encoding == Encoding::Squid {
+        let message = "squid's format has one line for each flow, which those who read it count";
+        cx.report(Code::Conflict, fields.span(), message)
+            .help("choose the encoding TEXT or JSON, or leave `accessLog` out");
+    }
+    fields.finish(cx);
+    progress
 }
