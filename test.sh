@@ -99,6 +99,7 @@ step "format"
 cargo fmt --all --check
 step "clippy"
 cargo clippy --workspace --all-targets --locked -- -D warnings
+cargo clippy --locked --no-default-features -- -D warnings
 step "doc"
 # The documentation is for those who work here: private items are in it, so that links to them are no mistake, and are checked.
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --locked --no-deps --document-private-items

@@ -38,6 +38,13 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Ask a running proxy whether it takes new work: exit 0 if so, 1 if not (for HEALTHCHECK of a container)
     Healthcheck(HealthcheckArgs),
+    /// Have a running proxy read its configuration again, and say what came of it
+    Reload(ChangeArgs),
+    /// Have a running proxy end in order, as SIGTERM does
+    Drain(ChangeArgs),
+    /// Watch the tunnels of a running proxy
+    #[cfg(feature = "top")]
+    Top(TopArgs),
     /// Print the JSON Schema of the settings file, for editors
     Schema,
     /// Print the completions of a shell
@@ -152,12 +159,41 @@ pub struct HealthcheckArgs {
     pub timeout: Duration,
 }
 
+/// Options of `egret reload` and `egret drain`.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Which proxy is meant.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t, env = "EGRET_OUTPUT")]
+    pub output: Format,
+    /// How long to wait for the answer; what was asked for goes on
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait, default_value = "2m", env = "EGRET_TIMEOUT")]
+    pub timeout: Duration,
+}
+
+/// Options of `egret top`.
+#[cfg(feature = "top")]
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Which proxy is meant.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    /// How often to ask it
+    #[arg(long, value_name = "DURATION", value_parser = parse_wait, default_value = "1s", env = "EGRET_INTERVAL")]
+    pub interval: Duration,
+}
+
 /// Where a running proxy's admin port is.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AdminArgs {
     /// Address of the admin port, or unix:/path; default: what the settings say
     #[arg(long, value_name = "ADDR", env = "EGRET_ADMIN")]
     pub admin: Option<String>,
+    /// File with the token that lets us change something over TCP; default: what the settings say
+    #[arg(long, value_name = "FILE", env = "EGRET_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// Settings file of that proxy
     #[arg(short, long, value_name = "EGRET.YAML", env = "EGRET_CONFIG")]
     pub config: Option<PathBuf>,

@@ -22,6 +22,13 @@ pub(super) enum AdminPort {
     Unix(PathBuf),
 }
 
+/// The admin port of one proxy, and what lets us change something there.
+#[derive(Debug)]
+pub(super) struct AdminClient {
+    port: AdminPort,
+    token: Option<PathBuf>,
+}
+
 /// What came back, whole.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -38,6 +45,8 @@ pub(super) enum AskError {
     Off,
     #[error("{}: the settings cannot be read: {reason}", .path.display())]
     Settings { path: PathBuf, reason: String },
+    #[error("{}: the token of the admin port: {reason}", .path.display())]
+    Token { path: PathBuf, reason: String },
     #[error("admin port {port}: {}", app::chain(.source))]
     Io { port: AdminPort, source: io::Error },
     #[error("admin port {port}: what answers there does not speak HTTP")]
@@ -46,19 +55,71 @@ pub(super) enum AskError {
 
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024; // a list of 100,000 tunnels has half of it
 
-impl AdminPort {
-    /// What `--admin` says; else the settings; else the default.
+impl AdminClient {
+    /// What `--admin` and `--token-file` say; else the settings; else the default.
     ///
     /// # Errors
-    /// If that is no address, or the settings cannot be read.
+    /// If that is no address, or the settings are needed and cannot be read.
     pub(super) fn find(args: &AdminArgs) -> Result<Self, AskError> {
-        match (&args.admin, &args.config) {
-            (Some(text), _) => Self::parse(text),
-            (None, Some(path)) => Self::of_settings(path),
-            (None, None) => Self::of(&Settings::default().admin),
-        }
+        let settings = match &args.config {
+            Some(path) if args.admin.is_none() || args.token_file.is_none() => read_settings(path),
+            _ => Ok(Settings::default()),
+        };
+        let (port, token) = match (&args.admin, settings) {
+            (Some(text), settings) => {
+                (AdminPort::parse(text)?, settings.ok().and_then(|settings| settings.admin_token))
+            }
+            (None, settings) => {
+                let settings = settings?;
+                (AdminPort::of(&settings.admin)?, settings.admin_token)
+            }
+        };
+        Ok(Self { port, token: args.token_file.clone().or(token.map(|token| token.value)) })
     }
 
+    /// The answer to a GET. `limit` bounds all of it.
+    ///
+    /// # Errors
+    /// If nobody answers in time, or no HTTP.
+    pub(super) fn get(&self, path: &str, limit: Duration) -> Result<Answer, AskError> {
+        self.ask(&format!("GET {path}"), "", limit)
+    }
+
+    /// The answer to a POST that changes something, sent with the token if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; or if the token cannot be read.
+    pub(super) fn post(&self, path: &str, limit: Duration) -> Result<Answer, AskError> {
+        let mut fields = "Content-Length: 0\r\n".to_owned();
+        if let (AdminPort::Tcp(_), Some(file)) = (&self.port, &self.token) {
+            let failed = |reason: String| AskError::Token { path: file.clone(), reason };
+            let token = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+            let token = token.trim_end();
+            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(failed("a token is one line of visible ASCII characters without spaces".to_owned()));
+            }
+            fields += &format!("Authorization: Bearer {token}\r\n");
+        }
+        self.ask(&format!("POST {path}"), &fields, limit)
+    }
+
+    fn ask(&self, what: &str, fields: &str, limit: Duration) -> Result<Answer, AskError> {
+        let failed = |source| AskError::Io { port: self.port.clone(), source };
+        let answer = self.port.exchange(what, fields, limit).map_err(failed)?;
+        Answer::parse(&answer).ok_or_else(|| AskError::NotHttp { port: self.port.clone() })
+    }
+}
+
+/// Mistakes in the settings are not ours to report: the proxy runs, or does not, with what it could read.
+fn read_settings(path: &Path) -> Result<Settings, AskError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| AskError::Settings { path: path.to_owned(), reason: error.to_string() })?;
+    let source = Arc::new(Source::new(path.display().to_string(), text));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok(Settings::read(source, folder, &mut Diagnostics::default()))
+}
+
+impl AdminPort {
     fn parse(text: &str) -> Result<Self, AskError> {
         match text.strip_prefix("unix:") {
             Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
@@ -66,15 +127,6 @@ impl AdminPort {
             None if text == "off" => Err(AskError::Off),
             None => text.parse().map(Self::local).map_err(|_| AskError::NoAddress(text.to_owned())),
         }
-    }
-
-    /// Mistakes in the settings are not ours to report: the proxy runs, or does not, with what it could read.
-    fn of_settings(path: &Path) -> Result<Self, AskError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| AskError::Settings { path: path.to_owned(), reason: error.to_string() })?;
-        let source = Arc::new(Source::new(path.display().to_string(), text));
-        let folder = path.parent().unwrap_or(Path::new(""));
-        Self::of(&Settings::read(source, folder, &mut Diagnostics::default()).admin)
     }
 
     fn of(admin: &Admin) -> Result<Self, AskError> {
@@ -95,22 +147,12 @@ impl AdminPort {
         Self::Tcp(address)
     }
 
-    /// The answer to a GET. `limit` bounds all of it.
-    ///
-    /// # Errors
-    /// If nobody answers in time, or no HTTP.
-    pub(super) fn get(&self, path: &str, limit: Duration) -> Result<Answer, AskError> {
-        let failed = |source| AskError::Io { port: self.clone(), source };
-        let answer = self.exchange(path, limit).map_err(failed)?;
-        Answer::parse(&answer).ok_or_else(|| AskError::NotHttp { port: self.clone() })
-    }
-
-    fn exchange(&self, path: &str, limit: Duration) -> io::Result<Vec<u8>> {
+    fn exchange(&self, what: &str, fields: &str, limit: Duration) -> io::Result<Vec<u8>> {
         let end = Instant::now() + limit;
         let mut socket = Socket::connect(self, limit)?;
         // HTTP/1.0: the answer ends with the connection, and is never chunked.
         let host = if let Self::Tcp(address) = self { address.to_string() } else { "localhost".to_owned() };
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
+        let request = format!("{what} HTTP/1.0\r\nHost: {host}\r\n{fields}\r\n");
         socket.set_limit(end)?;
         socket.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
@@ -125,6 +167,12 @@ impl AdminPort {
                 read => answer.extend_from_slice(&buffer[..read]),
             }
         }
+    }
+}
+
+impl fmt::Display for AdminClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.port.fmt(f)
     }
 }
 
@@ -217,8 +265,8 @@ mod tests {
     use super::*;
 
     fn find(admin: Option<&str>, config: Option<&Path>) -> Result<String, String> {
-        let args = AdminArgs { admin: admin.map(Into::into), config: config.map(Into::into) };
-        AdminPort::find(&args).map(|port| port.to_string()).map_err(|error| error.to_string())
+        let args = AdminArgs { admin: admin.map(Into::into), config: config.map(Into::into), token_file: None };
+        AdminClient::find(&args).map(|client| client.port.to_string()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -244,6 +292,7 @@ mod tests {
     fn answered(bytes: &'static [u8], closes: bool) -> Result<Answer, AskError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = AdminPort::Tcp(listener.local_addr().unwrap());
+        let client = AdminClient { port, token: None };
         let peer = std::thread::spawn(move || {
             let (mut tcp, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
@@ -255,7 +304,7 @@ mod tests {
                 let _ = tcp.read(&mut request);
             }
         });
-        let answer = port.get("/readyz", Duration::from_millis(if closes { 10_000 } else { 100 }));
+        let answer = client.get("/readyz", Duration::from_millis(if closes { 10_000 } else { 100 }));
         peer.join().unwrap();
         answer
     }
@@ -276,9 +325,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = AdminPort::Tcp(address).get("/", Duration::from_secs(5)).unwrap_err().to_string();
+        let ask = |port| AdminClient { port, token: None }.get("/", Duration::from_secs(5)).unwrap_err();
+        let error = ask(AdminPort::Tcp(address)).to_string();
         assert!(error.contains(&address.to_string()) && error.contains("refused"), "{error}");
-        let error = AdminPort::Unix("/nowhere/a.sock".into()).get("/", Duration::from_secs(5)).unwrap_err();
+        let error = ask(AdminPort::Unix("/nowhere/a.sock".into()));
         assert!(error.to_string().starts_with("admin port unix:/nowhere/a.sock: "), "{error}");
     }
 }

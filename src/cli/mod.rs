@@ -3,6 +3,7 @@
 pub mod args;
 
 mod ask;
+mod change;
 mod check;
 mod environment;
 mod exit;
@@ -12,6 +13,8 @@ mod load;
 mod log;
 mod pages;
 mod run;
+#[cfg(feature = "top")]
+mod top;
 mod version;
 
 use std::ffi::OsString;
@@ -40,6 +43,10 @@ fn execute(args: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args),
+        Some(Command::Reload(args)) => change::reload(&args),
+        Some(Command::Drain(args)) => change::drain(&args),
+        #[cfg(feature = "top")]
+        Some(Command::Top(args)) => top::top(&args),
         Some(Command::Schema) => {
             say(&(crate::config::settings::schema() + "\n"));
             Exit::Ok

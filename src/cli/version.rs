@@ -21,7 +21,7 @@ const VERSION: Version = Version {
     version: env!("CARGO_PKG_VERSION"),
     os: std::env::consts::OS,
     arch: std::env::consts::ARCH,
-    features: &[],
+    features: if cfg!(feature = "top") { &["top"] } else { &[] },
 };
 
 pub(super) fn version(args: &VersionArgs) -> Exit {

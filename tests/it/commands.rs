@@ -179,3 +179,98 @@ fn flags_can_be_said_by_the_environment() {
     assert_eq!(lax.status.code(), Some(0));
     assert!(serde_json::from_slice::<Value>(&lax.stdout).unwrap()["ok"].as_bool().unwrap());
 }
+
+/// A proxy whose admin port is a socket in its folder; gives the argument that names it.
+fn with_socket(settings: &str) -> (Folder, Egret, String) {
+    let folder = Folder::with_settings(&format!(
+        "listeners: [{{ name: proxy, address: \"127.0.0.1:0\" }}]\naddresses: {{ allow: [127.0.0.0/8] }}\n\
+         admin: {{ address: unix:admin.sock }}\n{settings}"
+    ));
+    let egret = Egret::spawn(&["run".as_ref(), "-c".as_ref(), folder.settings().as_os_str()]);
+    let admin = format!("unix:{}", folder.path().join("admin.sock").display());
+    (folder, egret, admin)
+}
+
+#[test]
+fn reload_says_what_came_of_it() {
+    let (folder, egret, admin) = with_socket("");
+    let reload = |args: &[&str]| super::support::egret(&[&["reload", "--admin", &admin], args].concat());
+    let output = reload(&[]);
+    assert_eq!((output.status.code(), text(&output).as_str()), (Some(0), "reloaded: generation 2\n"));
+    let good = std::fs::read_to_string(folder.settings()).unwrap();
+    folder.write("egret.yaml", &(good.clone() + "thread: 1\n"));
+    let output = reload(&[]);
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("did you mean `threads`?") && text(&output).contains("the old configuration stays"));
+    let output = reload(&["-o", "json"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["ok"], false);
+    folder.write("egret.yaml", &good);
+    assert_eq!(reload(&[]).status.code(), Some(0));
+    drop(egret);
+    assert_eq!(reload(&[]).status.code(), Some(69));
+}
+
+#[test]
+fn over_tcp_a_change_needs_the_token() {
+    let folder = Folder::new();
+    let token = folder.write("token", "0123456789abcdef\n");
+    let settings = folder.write("egret.yaml", "admin: { address: \"127.0.0.1:0\", tokenFile: token }\n");
+    let egret = Egret::spawn(&[
+        "run".as_ref(),
+        "--listen".as_ref(),
+        "127.0.0.1:0".as_ref(),
+        "-c".as_ref(),
+        settings.as_os_str(),
+    ]);
+    let admin = egret.admin().to_string();
+    let reload = |with: &[&str]| super::support::egret(&[&["reload", "--admin", &admin], with].concat());
+    let output = reload(&[]);
+    assert_eq!(output.status.code(), Some(77), "{}", text(&output));
+    assert_eq!(reload(&["--token-file", token.to_str().unwrap()]).status.code(), Some(0));
+    assert_eq!(reload(&["-c", settings.to_str().unwrap()]).status.code(), Some(0), "the settings name the file");
+    let wrong = folder.write("wrong", "fedcba9876543210\n");
+    assert_eq!(reload(&["--token-file", wrong.to_str().unwrap()]).status.code(), Some(77));
+    assert_eq!(reload(&["--token-file", "/nowhere/token"]).status.code(), Some(69));
+}
+
+#[test]
+fn drain_begins_the_orderly_end() {
+    let (_folder, mut egret, admin) = with_socket("drain: 20s\n");
+    let origin = super::support::origin::Origin::echo();
+    let mut tunnel = client::tunnel(egret.proxy(), origin.address);
+    let output = super::support::egret(&["drain", "--admin", &admin]);
+    assert_eq!((output.status.code(), text(&output).as_str()), (Some(0), "draining: 1 tunnels have 20 s\n"));
+    drop(tunnel.write(b"x"));
+    drop(tunnel);
+    assert_eq!(egret.wait().code(), Some(0));
+}
+
+#[test]
+fn top_runs_in_a_terminal_of_80_by_24_and_quits() {
+    let (folder, egret, admin) = with_socket("");
+    let origin = super::support::origin::Origin::echo();
+    let _tunnel = client::tunnel(egret.proxy(), origin.address);
+    let typescript = folder.path().join("typescript");
+    let top =
+        format!("stty rows 24 cols 80; exec {} top --interval 100ms --admin {admin}", env!("CARGO_BIN_EXE_egret"));
+    let mut script = command_at(packaged("/usr/bin/script"));
+    script.env("TERM", "xterm").env("NO_COLOR", "1").stdin(std::process::Stdio::piped());
+    script.args(["-qefc", &top]).arg(&typescript).stdout(std::process::Stdio::null());
+    let mut child = script.spawn().unwrap();
+    let shown = || String::from_utf8_lossy(&std::fs::read(&typescript).unwrap_or_default()).into_owned();
+    super::support::eventually("the tunnel is shown", || shown().contains(&origin.address.to_string()));
+    let mut keys = child.stdin.take().unwrap();
+    keys.write_all(b"/XYZXYZ\r").unwrap();
+    // Capitals: cells that stay as they were are not written again.
+    super::support::eventually("the filter holds", || shown().contains("\"XYZXYZ\""));
+    keys.write_all(b"q").unwrap();
+    let mut status = None;
+    super::support::eventually("it quits", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0), "{}", shown());
+    assert!(!shown().contains("\x1b[31m") && !shown().contains("\x1b[90m"), "NO_COLOR");
+    assert_eq!(super::support::egret(&["top", "--admin", &admin]).status.code(), Some(64), "no terminal");
+}
