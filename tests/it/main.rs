@@ -15,6 +15,7 @@ mod leak;
 mod limits;
 mod operator;
 mod origins;
+mod packages;
 mod parents;
 mod progress;
 mod reload;
