@@ -365,7 +365,9 @@ impl Settings {
         let passwords =
             self.listeners.iter().filter_map(|listener| Some(listener.clients.basic.as_ref()?.htpasswd.value.clone()));
         let token = self.admin_token.iter().map(|file| file.value.clone());
-        passwords.chain(self.secrets.iter().map(|secret| secret.dir.clone())).chain(token).collect()
+        let secrets = self.secrets.iter().map(|secret| secret.dir.clone());
+        let certificates = self.certificates.iter().map(|folder| folder.value.clone());
+        passwords.chain(secrets).chain(certificates).chain(token).collect()
     }
 }
 

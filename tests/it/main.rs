@@ -11,6 +11,7 @@ mod descriptors;
 mod dns_storm;
 mod drain;
 mod house;
+mod kubernetes;
 mod leak;
 mod limits;
 mod operator;

@@ -91,6 +91,7 @@ fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Sett
     }
     settings.secrets = read_secrets(fields.list("secrets", cx), folder, cx);
     if let Some(mut fields) = fields.fields("credentials", cx) {
+        settings.certificates = fields.get("certificates").and_then(|node| values::path(node, folder, cx));
         fields.ignored("certificates", "mesh certificates are not used yet; what needs them is refused", cx);
         fields.finish(cx);
     }
