@@ -121,6 +121,7 @@ mod tests {
         let source = Arc::new(Source {
             peer: "192.0.2.1:40000".parse().unwrap(),
             local: "192.0.2.2:3128".parse().unwrap(),
+            transport: crate::flow::Transport::Tcp,
             listener: Arc::new(ListenerName { name: "proxy".to_owned(), kind: ListenerKind::Forward }),
             workload: Arc::new(Workload::default()),
             identity: None,

@@ -43,6 +43,27 @@ impl Connections {
     }
 }
 
+impl Admitted {
+    /// Counts the connection as one of `client` instead: a balancer said whom it speaks for.
+    ///
+    /// # Errors
+    /// If the bound is reached; it stays counted as before.
+    pub fn assign(&mut self, client: IpAddr, per_client_max: usize) -> Result<(), Exceeded> {
+        if client == self.client {
+            return Ok(());
+        }
+        // For a moment it counts twice in all: that bound was passed already.
+        let bounds = Bounds { all: usize::MAX, per_client: per_client_max };
+        self.connections.shares.take(client, bounds).inspect_err(|_| {
+            metrics::connection_refused();
+            metrics::limit_reached(Limit::ConnectionsPerClient);
+        })?;
+        self.connections.shares.give_back(self.client);
+        self.client = client;
+        Ok(())
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         metrics::connection_closed();
@@ -67,5 +88,22 @@ mod tests {
         drop(first);
         assert_eq!(connections.open(), 2);
         assert!(connections.admit(a, 3, 2).is_ok());
+    }
+
+    #[test]
+    fn a_connection_through_a_balancer_counts_for_its_client() {
+        let connections = Arc::new(Connections::default());
+        let [balancer, client]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+        let mut through = |_| connections.admit(balancer, 9, usize::MAX).unwrap();
+        let [mut one, mut two, mut three] = [1, 2, 3].map(&mut through);
+        one.assign(client, 2).unwrap();
+        two.assign(client, 2).unwrap();
+        assert_eq!(three.assign(client, 2).unwrap_err(), Exceeded::Client);
+        assert_eq!(connections.admit(client, 9, 2).unwrap_err(), Exceeded::Client);
+        drop(one);
+        three.assign(client, 2).unwrap();
+        assert_eq!(connections.open(), 2);
+        drop((two, three));
+        assert_eq!(connections.open(), 0);
     }
 }

@@ -26,7 +26,7 @@ use crate::tunnel::{Opened, Proxy, headers};
 
 /// Serves one client connection to its end, or until a task of its own relays it.
 pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> + Send {
-    let Accepted { stream, source, settings, _admitted: admitted } = accepted;
+    let Accepted { stream, source, settings, admitted } = accepted;
     // Boxed, because it moves from one step of a CONNECT to the next.
     let connection = Box::new(Connection {
         proxy,
@@ -88,7 +88,7 @@ impl Connection {
         loop {
             let head = match self.next_head().await {
                 Ok(Some(head)) => head,
-                Ok(None) => return self.ended(Outcome::Complete),
+                Ok(None) => return self.close().await,
                 Err(failure) => {
                     self.refuse_unread(failure).await;
                     return self.ended(Outcome::Complete);
@@ -114,7 +114,7 @@ impl Connection {
                     if self.asked_enough() {
                         metrics::limit_reached(Limit::RequestsPerConnection);
                     }
-                    return self.ended(Outcome::Complete);
+                    return self.close().await;
                 }
                 After::Abort => {
                     self.abort();
@@ -126,6 +126,14 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Closes in order: a TLS session that ends without saying so looks cut off to the client (RFC 8446 §6.1).
+    async fn close(mut self: Box<Self>) {
+        if self.stream.is_tls() {
+            closing::end_session(&mut self.stream, &mut self.patience).await;
+        }
+        self.ended(Outcome::Complete);
     }
 
     /// Writes the line of the tunnel that we were inside of, if any.
@@ -176,15 +184,11 @@ impl Connection {
     /// Waits without a buffer until the client sends something; false when it does not, or when we are draining.
     async fn wait_for_client(&mut self, idle: Duration, limit: Limit) -> bool {
         self.buf = BytesMut::new();
-        if !self.stream.prefix().is_empty() {
-            return true;
-        }
-        let Some(tcp) = self.stream.tcp() else { return true };
         let drain = &self.proxy.drain;
         let waiting = self.patience.within(idle, async {
             tokio::select! {
                 biased;
-                readable = tcp.readable() => readable.is_ok(),
+                readable = self.stream.readable() => readable.is_ok(),
                 () = drain.draining() => false,
             }
         });
@@ -218,7 +222,7 @@ impl Connection {
 
     /// Asks for credentials where the listener wants them; returns the source with the identity they prove.
     async fn authenticate(&self, head: &RequestHead) -> Result<Arc<Source>, Failure> {
-        self.settings.admit_client(self.source.peer)?;
+        self.settings.admit_client(&self.source)?;
         self.proxy.admit_request(&self.source)?; // before the password: looking at one takes long, by design
         let Some(basic) = self.settings.basic.as_ref().filter(|_| self.inside.is_none()) else {
             return Ok(self.source.clone());
@@ -307,11 +311,15 @@ impl Connection {
     /// Writes an answer of ours; false if the client is gone, or takes nothing for `limits.bodyIdle`.
     async fn tell(&mut self, answer: &[u8]) -> bool {
         let limit = self.proxy.limits.load().body_idle;
-        let written = self.patience.within(limit, self.stream.write_all(answer)).await;
-        if written.is_err() {
+        let telling = async {
+            self.stream.write_all(answer).await?;
+            self.stream.flush().await // a TLS session may hold what the kernel did not take at once
+        };
+        let told = self.patience.within(limit, telling).await;
+        if told.is_err() {
             metrics::limit_reached(Limit::BodyIdle);
         }
-        matches!(written, Ok(Ok(())))
+        matches!(told, Ok(Ok(())))
     }
 
     /// Makes the close a reset.

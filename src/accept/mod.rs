@@ -2,35 +2,37 @@
 
 pub mod admission;
 pub mod answer;
+mod arrival;
 pub mod basic;
 pub mod forward;
+pub mod passed;
+pub mod proxy_protocol;
 pub mod sni;
 pub mod socket;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::account::metrics;
-use crate::flow::{ErrorType, Failure, Limit, ListenerKind, ListenerName, Source, Workload};
+use crate::flow::{ErrorType, Failure, Limit, ListenAddress, ListenerKind, ListenerName, Source, Transport, Workload};
 use crate::route::IpSet;
 use crate::stream::{Stream, descriptors};
+use crate::tls::server::ServerTls;
 use crate::tunnel::{Proxy, closing};
 
 use admission::{Admitted, Connections};
 use basic::Basic;
+use socket::ListeningSocket;
 
 /// A bound listener.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    local: SocketAddr,
+    socket: ListeningSocket,
     settings: ArcSwap<ListenerSettings>,
 }
 
@@ -45,6 +47,10 @@ pub struct ListenerSettings {
     pub clients: Option<IpSet>,
     /// `clients.basic`.
     pub basic: Option<Arc<Basic>>,
+    /// `tls`: clients speak TLS to us.
+    pub tls: Option<ServerTls>,
+    /// `proxyProtocol.from`: who has to say whom it speaks for; nobody else may.
+    pub proxy_protocol: Option<IpSet>,
     /// `sni` listeners: the port dialled, 443 unless the settings say otherwise.
     pub sni_port: u16,
 }
@@ -57,7 +63,7 @@ pub struct Accepted {
     pub source: Source,
     /// The listener's settings of this moment.
     pub settings: Arc<ListenerSettings>,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 const WARNING_INTERVAL: Duration = Duration::from_secs(10); // not each of the 20 tries a second
@@ -69,17 +75,24 @@ struct Warned(Option<Instant>);
 
 impl Listener {
     /// Takes a bound socket (see [`socket::bind`]).
-    ///
-    /// # Errors
-    /// If the kernel does not know the address that the socket is bound to.
-    pub fn new(socket: TcpListener, settings: ListenerSettings) -> io::Result<Self> {
-        let local = socket.local_addr()?;
-        Ok(Self { socket, local, settings: ArcSwap::from_pointee(settings) })
+    pub fn new(socket: ListeningSocket, settings: ListenerSettings) -> Self {
+        Self { socket, settings: ArcSwap::from_pointee(settings) }
     }
 
     /// The address it is bound to, with the port that port 0 became.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
+    pub fn address(&self) -> ListenAddress {
+        self.socket.address()
+    }
+
+    /// Changes the permissions of a unix socket.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_mode(&self, mode: u32) -> std::io::Result<()> {
+        match &self.socket {
+            ListeningSocket::Tcp(..) => Ok(()),
+            ListeningSocket::Unix(socket) => socket.set_mode(mode),
+        }
     }
 
     /// Name and kind.
@@ -87,8 +100,10 @@ impl Listener {
         self.settings.load().name.clone()
     }
 
-    /// Replaces the settings for connections accepted from now on.
-    pub fn set_settings(&self, settings: ListenerSettings) {
+    /// Replaces the settings for connections accepted from now on. TLS that is made of the same goes on as it was.
+    pub fn set_settings(&self, mut settings: ListenerSettings) {
+        let before = self.settings.load();
+        settings.tls = settings.tls.map(|tls| tls.or_same(before.tls.as_ref()));
         self.settings.store(Arc::new(settings));
     }
 
@@ -102,19 +117,19 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, peer)) if descriptors::is_reserved(&tcp) => {
+                Ok((stream, peer)) if descriptors::is_reserved(stream.descriptor()) => {
                     self.warn(&mut warned, &"none is left but those kept for the operator");
                     metrics::limit_reached(Limit::Descriptors);
                     let moved = tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        moved = out_of_reserve(tcp) => moved,
+                        moved = out_of_reserve(stream) => moved,
                     };
-                    if let Ok(tcp) = moved {
-                        self.admit(tcp, peer, &proxy, &connections);
+                    if let Ok(stream) = moved {
+                        self.admit(stream, peer, &proxy, &connections);
                     }
                 }
-                Ok((tcp, peer)) => self.admit(tcp, peer, &proxy, &connections),
+                Ok((stream, peer)) => self.admit(stream, peer, &proxy, &connections),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.warn(&mut warned, &error);
@@ -132,57 +147,77 @@ impl Listener {
         }
     }
 
-    fn admit(&self, tcp: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, connections: &Arc<Connections>) {
+    fn admit(&self, stream: Stream, peer: SocketAddr, proxy: &Arc<Proxy>, connections: &Arc<Connections>) {
         let limits = proxy.limits.load();
-        let admitted = connections.admit(limits.client(peer.ip()), limits.connections, limits.connections_per_client);
+        let settings = self.settings.load_full();
+        // A balancer is no client: whose connection it is, its header tells.
+        let per_client_max = if settings.is_balancer(peer) { usize::MAX } else { limits.connections_per_client };
+        let admitted = connections.admit(limits.client(peer.ip()), limits.connections, per_client_max);
         let Ok(admitted) = admitted else {
             return; // closed: a client over its bound gets no thread, no buffer and no answer
         };
-        let settings = self.settings.load_full();
-        // One system call less for listeners that are bound to one address.
-        let local = if self.local.ip().is_unspecified() { tcp.local_addr().unwrap_or(self.local) } else { self.local };
+        let (local, transport) = match &self.socket {
+            // One system call less for listeners that are bound to one address.
+            ListeningSocket::Tcp(_, local) if !local.ip().is_unspecified() => (*local, Transport::Tcp),
+            ListeningSocket::Tcp(_, local) => (stream.local_addr().unwrap_or(*local), Transport::Tcp),
+            ListeningSocket::Unix(socket) => (socket::NO_ADDRESS, Transport::Unix(socket.path().clone())),
+        };
         let source = Source {
             peer,
             local,
+            transport,
             listener: settings.name.clone(),
             workload: settings.workload.clone(),
             identity: None,
         };
-        let kind = settings.name.kind;
-        let accepted = Accepted { stream: tcp.into(), source, settings, _admitted: admitted };
-        let task_proxy = proxy.clone();
-        match kind {
+        let arrives = settings.tls.is_some() || settings.proxy_protocol.is_some();
+        let accepted = Accepted { stream, source, settings, admitted };
+        match arrives {
+            true => proxy.drain.spawn(Box::pin(arrival::serve(proxy.clone(), accepted))),
+            false => accepted.serve(proxy),
+        }
+    }
+}
+
+impl Accepted {
+    /// Speaks the listener's protocol from here on, in a task of its own.
+    fn serve(self, proxy: &Arc<Proxy>) {
+        match self.settings.name.kind {
             // Boxed: a task is moved six times from here to its place on the heap, and overwritten whole where it ends.
-            ListenerKind::Forward => proxy.drain.spawn(Box::pin(forward::serve(task_proxy, accepted))),
-            ListenerKind::Sni => proxy.drain.spawn(Box::pin(sni::serve(task_proxy, accepted))),
-        };
+            ListenerKind::Forward => proxy.drain.spawn(Box::pin(forward::serve(proxy.clone(), self))),
+            ListenerKind::Sni => proxy.drain.spawn(Box::pin(sni::serve(proxy.clone(), self))),
+        }
     }
 }
 
 impl ListenerSettings {
-    /// Refuses clients outside `clients.from`.
-    fn admit_client(&self, peer: SocketAddr) -> Result<(), Failure> {
+    /// Refuses clients outside `clients.from`. On a unix socket nobody has an address, so there a list of them lets nobody in.
+    fn admit_client(&self, source: &Source) -> Result<(), Failure> {
         match &self.clients {
-            Some(clients) if !clients.contains(peer.ip()) => {
-                let detail = format!("clients at {} may not use this proxy", peer.ip().to_canonical());
+            Some(clients) if !clients.contains(source.peer.ip()) => {
+                let detail = match &source.transport {
+                    Transport::Unix(_) => "clients of a unix socket may not use this proxy".to_owned(),
+                    _ => format!("clients at {} may not use this proxy", source.peer.ip().to_canonical()),
+                };
                 Err(Failure::new(ErrorType::ClientDenied, detail))
             }
             _ => Ok(()),
         }
     }
+
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.proxy_protocol.as_ref().is_some_and(|from| from.contains(peer.ip()))
+    }
 }
 
 /// Waits until there is a descriptor for this connection that is not one of the last, and moves it there. Until then no other one is
 /// accepted: they wait in the kernel, and neither they nor we spin.
-async fn out_of_reserve(tcp: TcpStream) -> io::Result<TcpStream> {
+async fn out_of_reserve(stream: Stream) -> io::Result<Stream> {
     let _shortage = descriptors::Shortage::begin();
     loop {
         tokio::time::sleep(BACKOFF).await;
-        match tcp.as_fd().try_clone_to_owned() {
-            Ok(low) if !descriptors::is_reserved(&low) => {
-                drop(tcp);
-                return TcpStream::from_std(low.into());
-            }
+        match stream.descriptor().try_clone_to_owned() {
+            Ok(low) if !descriptors::is_reserved(&low) => return stream.moved_to(low),
             _ => {}
         }
     }

@@ -25,7 +25,7 @@ use crate::tunnel::{Opened, Opening, Proxy};
 
 /// Serves one client connection: on return it is refused, or a task of its own relays it.
 pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> + Send {
-    let Accepted { stream, source, settings, _admitted: admitted } = accepted;
+    let Accepted { stream, source, settings, admitted } = accepted;
     let patience = Patience::default();
     let connection = Connection { proxy, settings, source: Arc::new(source), stream, buf: BytesMut::new(), patience };
     connection.serve(admitted)
@@ -62,7 +62,7 @@ struct Refused {
 
 impl Connection {
     async fn serve(mut self, admitted: Admitted) {
-        let arrived = match self.settings.admit_client(self.source.peer) {
+        let arrived = match self.settings.admit_client(&self.source) {
             Ok(()) => self.arrival().await,
             Err(failure) => Arrived::Refused(Refused::by_alert(failure)),
         };

@@ -4,8 +4,8 @@
 //! anything that a peer chose: their number is fixed.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -31,6 +31,51 @@ pub enum DnsResult {
     Failed,
 }
 
+/// What became of a TLS handshake with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// There is a session.
+    Completed,
+    /// The client went away.
+    ClientGone,
+    /// Not complete within `limits.headTime`.
+    TimedOut,
+    /// The client spoke something else.
+    NotTls,
+    /// The client showed no certificate, and has to.
+    NoCertificate,
+    /// The client's certificate is not good.
+    BadCertificate,
+    /// Anything else.
+    Failed,
+}
+
+/// What became of a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// It named a client.
+    Accepted,
+    /// It named none: the balancer's own connection.
+    Local,
+    /// It came from somebody who may not send one.
+    Refused,
+    /// It was none, or cut short.
+    Malformed,
+    /// Not complete within `limits.headTime`.
+    TimedOut,
+}
+
+/// A certificate in use, and its last second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener that uses it.
+    pub listener: String,
+    /// `certificate` or `clientCa`.
+    pub role: &'static str,
+    /// In seconds since 1970.
+    pub not_after: i64,
+}
+
 /// All of them.
 #[derive(Debug)]
 struct Metrics {
@@ -41,6 +86,9 @@ struct Metrics {
     connections_accepted: Counter,
     connections_refused: Counter,
     connections_open: Gauge,
+    handshakes: [Counter; HANDSHAKES.len()],
+    proxy_headers: [Counter; PROXY_HEADERS.len()],
+    certificates: Mutex<Vec<Certificate>>,
     tunnels_open: Gauge,
     limits_reached: [Counter; Limit::ALL.len()],
     dials_pending: Gauge,
@@ -69,6 +117,9 @@ static METRICS: Metrics = Metrics {
     connections_accepted: Counter::new(),
     connections_refused: Counter::new(),
     connections_open: Gauge::new(),
+    handshakes: [const { Counter::new() }; HANDSHAKES.len()],
+    proxy_headers: [const { Counter::new() }; PROXY_HEADERS.len()],
+    certificates: Mutex::new(Vec::new()),
     tunnels_open: Gauge::new(),
     limits_reached: [const { Counter::new() }; Limit::ALL.len()],
     dials_pending: Gauge::new(),
@@ -161,6 +212,21 @@ pub fn connection_closed() {
 /// A connection was closed because a bound on connections was reached.
 pub fn connection_refused() {
     METRICS.connections_refused.add(1);
+}
+
+/// A TLS handshake with a client ended so.
+pub fn handshake(result: Handshake) {
+    METRICS.handshakes[result as usize].add(1);
+}
+
+/// A connection began with a PROXY header, or had to.
+pub fn proxy_header(result: ProxyHeader) {
+    METRICS.proxy_headers[result as usize].add(1);
+}
+
+/// The certificates that are in use from now on.
+pub fn set_certificates(certificates: Vec<Certificate>) {
+    *METRICS.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
 }
 
 pub(super) fn tunnel_opened() {
@@ -298,6 +364,14 @@ impl Collector for &'static Metrics {
             &self.connections_refused,
         )?;
         out.gauge("connections_open", "Connections of clients open now", &self.connections_open)?;
+        let handshakes =
+            HANDSHAKES.iter().map(|(result, name)| ([("result", *name)], self.handshakes[*result as usize].value()));
+        out.family("tls_handshakes", "TLS handshakes with clients", seen(handshakes))?;
+        let headers = PROXY_HEADERS
+            .iter()
+            .map(|(result, name)| ([("result", *name)], self.proxy_headers[*result as usize].value()));
+        out.family("proxy_protocol_headers", "PROXY headers of connections", seen(headers))?;
+        out.certificates(&self.certificates.lock().unwrap_or_else(PoisonError::into_inner))?;
         out.gauge("tunnels_open", "Tunnels open now", &self.tunnels_open)?;
         out.gauge("dials_pending", "Flows being resolved or dialled now", &self.dials_pending)?;
         out.gauge("dns_queries_pending", "DNS queries under way now", &self.dns_queries_pending)?;
@@ -358,6 +432,16 @@ impl Exposition<'_, '_> {
         gauge.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 
+    fn certificates(&mut self, certificates: &[Certificate]) -> fmt::Result {
+        let (name, help) = ("certificate_expiry_timestamp_seconds", "Last second of a certificate in use");
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for Certificate { listener, role, not_after } in certificates {
+            let labels = [("listener", &**listener), ("role", *role)];
+            ConstGauge::new(*not_after).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn info(&mut self, name: &str, help: &str, labels: &[(&'static str, &'static str)]) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
         encoder.encode_info(&labels)
@@ -414,6 +498,24 @@ fn end_name(index: usize) -> &'static str {
     }
 }
 
+const HANDSHAKES: [(Handshake, &str); 7] = [
+    (Handshake::Completed, "completed"),
+    (Handshake::ClientGone, "client_gone"),
+    (Handshake::TimedOut, "timed_out"),
+    (Handshake::NotTls, "not_tls"),
+    (Handshake::NoCertificate, "no_certificate"),
+    (Handshake::BadCertificate, "bad_certificate"),
+    (Handshake::Failed, "failed"),
+];
+
+const PROXY_HEADERS: [(ProxyHeader, &str); 5] = [
+    (ProxyHeader::Accepted, "accepted"),
+    (ProxyHeader::Local, "local"),
+    (ProxyHeader::Refused, "refused"),
+    (ProxyHeader::Malformed, "malformed"),
+    (ProxyHeader::TimedOut, "timed_out"),
+];
+
 const DNS_RESULTS: [(DnsResult, &str); 4] = [
     (DnsResult::Found, "found"),
     (DnsResult::NotFound, "not_found"),
@@ -442,6 +544,8 @@ mod tests {
         assert!(ErrorType::ALL.iter().enumerate().all(|(index, error)| *error as usize == index));
         assert!(ENDINGS.iter().enumerate().all(|(index, ending)| *ending as usize == index));
         assert!(Unfit::ALL.iter().enumerate().all(|(index, unfit)| *unfit as usize == index));
+        assert!(HANDSHAKES.iter().enumerate().all(|(index, (result, _))| *result as usize == index));
+        assert!(PROXY_HEADERS.iter().enumerate().all(|(index, (result, _))| *result as usize == index));
         assert!(DNS_RESULTS.iter().enumerate().all(|(index, (result, _))| *result as usize == index));
         assert_eq!(KIND_NAMES[Asked::Sni as usize], "sni");
         assert_eq!(KIND_NAMES[Asked::Unreadable as usize], "unreadable");

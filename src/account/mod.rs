@@ -182,6 +182,7 @@ pub(crate) mod testing {
         Source {
             peer,
             local: SocketAddr::from(([127, 0, 0, 1], 3128)),
+            transport: crate::flow::Transport::Tcp,
             listener: Arc::new(ListenerName { name: "proxy".to_owned(), kind: ListenerKind::Forward }),
             workload: Arc::new(Workload::default()),
             identity: None,

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::listeners::BindError;
 use crate::accept::socket;
-use crate::admin::address::UnixSocket;
 use crate::admin::{self, Address, Command, Port, Socket, Token};
+use crate::stream::unix_socket::UnixSocket;
 use crate::tunnel::Proxy;
 
 /// The admin port, or none.
@@ -92,6 +92,8 @@ impl AdminPort {
 fn bind(address: &Address) -> std::io::Result<Socket> {
     match address {
         Address::Tcp(address) => socket::bind(*address).map(Socket::Tcp),
-        Address::Unix(path) => UnixSocket::bind(path).map(Socket::Unix),
+        Address::Unix(path) => UnixSocket::bind(path, ADMIN_MODE).map(Socket::Unix),
     }
 }
+
+const ADMIN_MODE: u32 = 0o600; // whoever connects may change things: nobody but our own user

@@ -8,16 +8,17 @@ pub mod listeners;
 pub mod parts;
 
 mod admin_port;
+mod inbound;
 mod process;
 mod reload;
 mod revoke;
 mod sandbox;
+mod service;
 mod signals;
 mod stop;
 mod watch;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,12 +35,14 @@ use self::revoke::Revocation;
 use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
+use crate::accept::passed::PassedSockets;
 use crate::account::{Account, AccountError, Paces, Shares, Tunnels, metrics, progress};
 use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::settings::Sandbox;
 use crate::config::{Code, Diagnostics, Severity};
 use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
+use crate::flow::ListenAddress;
 use crate::stream::descriptors;
 use crate::tunnel::Proxy;
 
@@ -79,7 +82,8 @@ const FLUSH_TIME: Duration = Duration::from_secs(2); // a log that nobody reads 
 const TICK: Duration = Duration::from_millis(500); // below every limit that a flow usually waits with
 const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
 
-/// Runs the proxy until a signal ends it. `trust` are files and folders of roots that the environment names; `announce` is told where it listens: once everything is bound
+/// Runs the proxy until a signal ends it. `trust` are files and folders of roots that the environment names; listeners may use the
+/// sockets in `passed`; `announce` is told where it listens: once everything is bound
 /// and served, and again whenever a reload changed that.
 ///
 /// # Errors
@@ -87,6 +91,7 @@ const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
 pub fn run(
     source: ConfigurationSource,
     trust: &[PathBuf],
+    passed: PassedSockets,
     announce: impl Fn(&Addresses) + 'static,
 ) -> Result<End, StartError> {
     let parts = source.load().map_err(StartError::Configuration)?;
@@ -100,8 +105,9 @@ pub fn run(
     let account = Account::new(&parts.account)?;
     let end = runtime.block_on(async {
         tokio::spawn(tick());
+        tokio::spawn(service::watchdog());
         let mut signals = Signals::new().map_err(StartError::Runtime)?;
-        let mut app = App::start(source, parts, account.clone(), Box::new(announce)).await?;
+        let mut app = App::start(source, parts, passed, account.clone(), Box::new(announce)).await?;
         app.running.confined = confined;
         Ok(app.run(&mut signals).await)
     });
@@ -133,7 +139,7 @@ fn runtime(workers: usize) -> io::Result<Runtime> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// Name and address of each listener.
-    pub listeners: Vec<(String, SocketAddr)>,
+    pub listeners: Vec<(String, ListenAddress)>,
     /// The admin port, if there is one.
     pub admin: Option<admin::Address>,
 }
@@ -177,11 +183,13 @@ impl App {
     async fn start(
         source: ConfigurationSource,
         parts: Parts,
+        passed: PassedSockets,
         account: Arc<Account>,
         announce: Box<dyn Fn(&Addresses)>,
     ) -> Result<Self, StartError> {
         report(&parts.warnings);
-        let mut listeners = Listeners::default();
+        let mut listeners = Listeners::new(passed);
+        let certificates = inbound::certificates(&parts.listeners);
         let plan = listeners.plan(parts.listeners)?;
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::new(parts.snapshot),
@@ -215,6 +223,7 @@ impl App {
         admin.apply(admin_plan, parts.admin_token);
         listeners.apply(plan, &proxy);
         admin.ready();
+        metrics::set_certificates(certificates);
         metrics::config_loaded(proxy.snapshot.load().generation());
         let mut app = Self {
             source: Arc::new(source),
@@ -228,6 +237,7 @@ impl App {
             announced: Addresses::default(),
         };
         app.tell_addresses();
+        service::ready(&app.announced.to_string());
         Ok(app)
     }
 
@@ -266,6 +276,13 @@ impl App {
     /// Compiles the configuration anew, off the workers, and puts it in force; if anything is wrong with it, the old one stays.
     async fn reload(&mut self, why: &str) -> ReloadReport {
         let started = Instant::now();
+        service::reloading();
+        let reloaded = self.load_and_apply(why, started).await;
+        service::ready(&self.announced.to_string());
+        reloaded
+    }
+
+    async fn load_and_apply(&mut self, why: &str, started: Instant) -> ReloadReport {
         let source = self.source.clone();
         let before = self.fingerprint().await;
         let loaded = match tokio::task::spawn_blocking(move || source.load()).await {
@@ -307,6 +324,7 @@ impl App {
 
     /// Everything that can fail comes first; then all of it is in force at once.
     async fn apply(&mut self, parts: Parts) -> Result<(u64, News, Revocation), StartError> {
+        let certificates = inbound::certificates(&parts.listeners);
         let plan = self.listeners.plan(parts.listeners)?;
         let admin_plan = self.admin.plan(parts.admin.as_ref())?;
         self.proxy.account.set(&parts.account)?;
@@ -325,6 +343,7 @@ impl App {
         self.proxy.via.store(Arc::new(parts.via));
         self.admin.apply(admin_plan, parts.admin_token);
         self.listeners.apply(plan, &self.proxy);
+        metrics::set_certificates(certificates);
         self.tell_addresses();
         self.watch.set_files(&parts.files);
         let same_files = *self.running.files == *parts.files;
@@ -373,7 +392,7 @@ impl App {
         if addresses == self.announced {
             return;
         }
-        let proxies = addresses.listeners.iter().map(|(_, address)| *address).collect();
+        let proxies = addresses.listeners.iter().filter_map(|(_, address)| address.inet()).collect();
         let admin = addresses.admin.as_ref().and_then(admin::Address::tcp);
         self.proxy.dialer.set_own(OwnListeners { proxies, admin });
         (self.announce)(&addresses);
@@ -381,6 +400,7 @@ impl App {
     }
 
     async fn stop(&mut self, deadline: Option<Duration>, signals: &mut Signals) -> End {
+        service::stopping();
         self.listeners.close();
         tracing::info!(
             tunnels = self.proxy.tunnels.len(),

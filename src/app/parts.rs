@@ -1,26 +1,25 @@
 //! From a configuration as read to the parts that the data plane takes.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::inbound;
 use super::listeners::Wanted;
 use super::sandbox::Places;
 use super::watch::fingerprint;
-use crate::accept::ListenerSettings;
-use crate::accept::basic::{Basic, Htpasswd};
+use crate::accept::basic::Basic;
 use crate::account::{AccountSettings, Encoding, Format, LogTarget, Progress};
 use crate::admin::{Address, Token};
 use crate::config::compile::allow::Expansion;
 use crate::config::digest::Digest;
-use crate::config::settings::{self, Admin, Listener, OnRevoke, Protocol, Sandbox, Settings};
+use crate::config::settings::{self, Admin, OnRevoke, Sandbox, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
 use crate::dial::{DialSettings, DnsSettings, Family};
-use crate::flow::{Limits, ListenerKind, ListenerName, Origin};
-use crate::route::{IpSet, Snapshot};
+use crate::flow::{Limits, ListenAddress, Origin};
+use crate::route::Snapshot;
 use crate::tunnel::ViaName;
 
 /// Where a configuration comes from: read once at the start, and again for each reload.
@@ -90,8 +89,8 @@ impl ConfigurationSource {
         let Configuration { settings, snapshot, digest, mut diagnostics, inputs } =
             Configuration::load(&self.sources, generation);
         let via = self.via(&settings.via);
-        let listeners =
-            settings.listeners.iter().map(|of| self.keep_login(listener(of, &settings, &mut diagnostics))).collect();
+        let listeners = settings.listeners.iter().map(|of| inbound::listener(of, &settings, &mut diagnostics));
+        let listeners = listeners.map(|wanted| self.keep_login(wanted)).collect();
         let admin_token = admin_token(&settings, &mut diagnostics);
         let account = account(&settings.mesh.access_log, &settings, &mut diagnostics);
         diagnostics.sort();
@@ -147,39 +146,6 @@ impl ConfigurationSource {
         let name = via.name.as_deref().unwrap_or(&self.name).to_owned();
         ViaName { name, send: via.send }
     }
-}
-
-fn listener(listener: &Listener, settings: &Settings, diagnostics: &mut Diagnostics) -> Wanted {
-    let kind = match listener.protocol {
-        Protocol::Forward => ListenerKind::Forward,
-        Protocol::Sni => ListenerKind::Sni,
-    };
-    let name = ListenerName { name: listener.name.value.to_string(), kind };
-    let settings = ListenerSettings {
-        name: Arc::new(name),
-        workload: settings.workload_of(listener),
-        clients: listener.admitted().map(IpSet::from_iter),
-        basic: listener.clients.basic.as_ref().and_then(|basic| credentials(basic, settings, diagnostics)),
-        sni_port: listener.upstream_port,
-    };
-    Wanted { address: listener.address.value, settings }
-}
-
-/// The users of a listener; what is wrong with the file is reported at the place that names it. Nothing but an error ever leaves a
-/// listener without the credentials that it asks for.
-fn credentials(basic: &settings::Basic, settings: &Settings, diagnostics: &mut Diagnostics) -> Option<Arc<Basic>> {
-    let path = &basic.htpasswd.value;
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()), // warned of already: nobody can log in
-        text => text,
-    };
-    let (code, problem) = match text.map(|text| Htpasswd::parse(&text)) {
-        Ok(Ok(users)) => return Some(Arc::new(Basic::new(&basic.realm, users))),
-        Ok(Err(error)) => (Code::BadValue, error.to_string()),
-        Err(error) => (Code::InputUnreadable, error.to_string()),
-    };
-    settings.report(code, basic.htpasswd.span, format!("{}: {problem}", path.display()), diagnostics);
-    None
 }
 
 /// The token of the admin port; what is wrong with its file is reported at the place that names it. Without a token nothing can be
@@ -251,6 +217,11 @@ impl Parts {
         }
         if let Some(Address::Unix(path)) = &self.admin {
             places.socket(path);
+        }
+        for wanted in &self.listeners {
+            if let ListenAddress::Unix(path) = &wanted.address {
+                places.socket(path);
+            }
         }
         places
     }

@@ -1,6 +1,6 @@
 //! The command line as typed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::config::read::parse_duration;
+use crate::flow::ListenAddress;
 
 /// An egress proxy and egress gateway driven by Istio's own resources.
 #[derive(Debug, Parser)]
@@ -72,9 +73,9 @@ pub struct RunArgs {
     /// Where the configuration is.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Address of the first forward listener, in place of the one in the settings
+    /// Address of the first forward listener, in place of the one in the settings: IP:PORT, unix:/PATH or fd:NAME
     #[arg(long, value_name = "ADDR", env = "EGRET_LISTEN")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddress>,
     /// Address of the admin port, `unix:PATH` for a socket of our own user, or `off`
     #[arg(long, value_name = "ADDR|unix:PATH|off", env = "EGRET_ADMIN")]
     pub admin: Option<String>,

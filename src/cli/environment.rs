@@ -5,6 +5,10 @@ use std::env;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use listenfd::ListenFd;
+
+use crate::accept::passed::{PassedSocket, PassedSockets};
+
 /// How to print for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
@@ -46,6 +50,23 @@ pub(super) fn trust() -> Vec<PathBuf> {
 /// The filter of the application log: RUST_LOG where it is set.
 pub(super) fn rust_log() -> Option<String> {
     env::var("RUST_LOG").ok().filter(|value| !value.is_empty())
+}
+
+/// The sockets that the service manager passed to us (sd_listen_fds(3)), if any. To be called before there are threads.
+pub(super) fn passed_sockets() -> PassedSockets {
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut passed = ListenFd::from_env();
+    let mut names = names.split(':');
+    let mut sockets = Vec::new();
+    for index in 0..passed.len() {
+        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown"); // as sd_listen_fds_with_names(3)
+        let tcp = passed.take_tcp_listener(index).ok().flatten().map(PassedSocket::Tcp);
+        match tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(PassedSocket::Unix)) {
+            Some(socket) => sockets.push((name.into(), socket)),
+            None => tracing::warn!(name, "passed over: neither a TCP nor a unix stream socket"),
+        }
+    }
+    PassedSockets::new(sockets)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::config::{Overrides, Sources};
 pub(super) fn source_of_run(args: &RunArgs) -> Result<ConfigurationSource, String> {
     let admin = args.admin.as_deref().map(str::parse::<Admin>).transpose();
     let admin = admin.map_err(|error| format!("--admin: {error}"))?;
-    let overrides = Overrides { listen: args.listen, admin, allow_addresses: args.allow_address.clone() };
+    let overrides = Overrides { listen: args.listen.clone(), admin, allow_addresses: args.allow_address.clone() };
     with_overrides(&args.config, overrides)
 }
 

@@ -22,7 +22,8 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         }
     };
     let bare = args.config.config.is_none() && args.config.files.is_empty();
-    match app::run(source, &environment::trust(), move |addresses| announce(addresses, bare)) {
+    let (trust, passed) = (environment::trust(), environment::passed_sockets());
+    match app::run(source, &trust, passed, move |addresses| announce(addresses, bare)) {
         Ok(End::Drained) => Exit::Ok,
         Ok(End::Forced) => Exit::Failed,
         Err(error) => failed(&error),
@@ -32,7 +33,9 @@ pub(super) fn run(args: &RunArgs) -> Exit {
 /// Not through the log: who starts us reads the ports from here, whatever RUST_LOG says.
 fn announce(addresses: &Addresses, bare: bool) {
     eprintln!("{addresses}");
-    if let (true, Some((_, address))) = (bare, addresses.listeners.first()) {
+    if let (true, Some((_, address))) = (bare, addresses.listeners.first())
+        && let Some(address) = address.inet()
+    {
         eprintln!("try: curl -x http://{address} https://example.com/");
     }
 }

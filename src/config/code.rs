@@ -82,13 +82,15 @@ codes! {
     W002 KindPassedOver: "Egret does not carry out this kind of resource. It is passed over, so that files written for a cluster can be loaded as they are.",
     W003 Replaced: "Two documents describe the resource of the same kind, namespace and name. As with `kubectl apply`, the later one counts and the earlier one is dropped.",
     // Settings
-    E040 OpenProxy: "The listener can be reached from other machines, lets everything through (ALLOW_ANY) and asks nobody who they are: an open proxy, which strangers find within hours. Name the clients (`clients.from`), ask for a password (`clients.basic`) or a client certificate, use REGISTRY_ONLY, or say `clients: { open: true }` if it is meant to be.",
+    E040 OpenProxy: "The listener can be reached from other machines, lets everything through (ALLOW_ANY) and asks nobody who they are: an open proxy, which strangers find within hours. Name the clients (`clients.from`), ask for a password (`clients.basic`) or a client certificate (`tls.clientCertificate: required`), use REGISTRY_ONLY, or say `clients: { open: true }` if it is meant to be.",
     E041 NameUsedTwice: "Names of listeners, gateways and secrets identify them in logs, metrics and references, so each is used once.",
     E042 AddressUsedTwice: "Two listeners, or a listener and the admin port, cannot be bound to the same address and port.",
     E043 Conflict: "Two settings that are both present contradict each other, or a setting stands where it has no meaning.",
+    E045 BadCertificate: "A certificate, key or bundle of authorities that a listener's `tls` names cannot be used: the file is no PEM, the key does not belong to the certificate, or its kind is not supported. The content is never shown. At a reload the listener goes on with what it has.",
     W040 NoListener: "The settings leave nothing to listen on (`listeners: []`), so no client can reach this process.",
     W042 NoEffect: "The setting is understood but cannot have an effect beside the others: a bound for one client that lies above the bound for all, or a burst of a rate that is not limited.",
     W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
+    W045 CertificateNotValid: "A certificate that a listener uses has expired or is not valid yet, so its clients will refuse the listener, or the listener its clients. It is used all the same: clocks may differ. `egret_certificate_expiry_timestamp_seconds` tells the end of each beforehand.",
     // Resources: ServiceEntry (ISTIO 2.4)
     E100 BadHost: "A host is a DNS name (1 to 255 characters, labels of letters, digits and `-`) whose first label may be or begin with `*`. International names are written in their ASCII form (xn--…). Addresses belong into `addresses`.",
     E101 HostOfEverything: "The host `*` alone would match every destination, so Istio forbids it in a ServiceEntry. To let everything through, say so with mesh.outboundTrafficPolicy.mode: ALLOW_ANY, where an operator looks for it.",

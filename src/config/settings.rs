@@ -11,6 +11,7 @@ mod mesh;
 mod open_proxy;
 mod reader;
 mod schema;
+mod tls;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +25,7 @@ use super::diagnostic::{Code, Context, Diagnostic, Diagnostics};
 use super::kinds::mesh_config::MeshConfig;
 use super::source::{Source, Span, Spanned};
 use super::yaml::{Node, Value};
-use crate::flow::{Limits, Origin, Workload};
+use crate::flow::{Limits, ListenAddress, Origin, Workload};
 use crate::route::AddressPolicy;
 
 pub use crate::account::{Encoding, Progress};
@@ -33,6 +34,7 @@ pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
 pub use mesh::{EgressProxy, Mesh, OutboundMode};
 pub use schema::schema;
+pub use tls::{ClientCertificate, Tls};
 
 /// All settings, with defaults where the file says nothing.
 #[derive(Clone, Debug)]
@@ -219,7 +221,7 @@ pub struct ResourceInput {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--listen`: the address of the first forward listener, or of one more.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddress>,
     /// `--admin`.
     pub admin: Option<Admin>,
     /// `--allow-address`.
@@ -272,8 +274,8 @@ impl Settings {
 
     /// Puts the command line on top, and judges what the whole comes to: open proxies, addresses used twice.
     pub fn finish(mut self, overrides: &Overrides, diagnostics: &mut Diagnostics) -> Self {
-        if let Some(address) = overrides.listen {
-            self.listen_on(address);
+        if let Some(address) = &overrides.listen {
+            self.listen_on(address.clone());
         }
         self.admin = overrides.admin.clone().unwrap_or(self.admin);
         self.addresses.allow.extend(&overrides.allow_addresses);
@@ -282,7 +284,7 @@ impl Settings {
         self
     }
 
-    fn listen_on(&mut self, address: SocketAddr) {
+    fn listen_on(&mut self, address: ListenAddress) {
         let place = Spanned { value: address, span: Span::default() };
         match self.listeners.iter_mut().find(|listener| listener.protocol == Protocol::Forward) {
             Some(listener) => listener.address = place,
@@ -364,10 +366,14 @@ impl Settings {
     pub fn watched(&self) -> Vec<PathBuf> {
         let passwords =
             self.listeners.iter().filter_map(|listener| Some(listener.clients.basic.as_ref()?.htpasswd.value.clone()));
+        let certificates = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| {
+            let files = [Some(&tls.certificate), Some(&tls.private_key), tls.client_ca.as_ref()];
+            files.into_iter().flatten().map(|file| file.value.clone()).collect::<Vec<_>>()
+        });
         let token = self.admin_token.iter().map(|file| file.value.clone());
         let secrets = self.secrets.iter().map(|secret| secret.dir.clone());
-        let certificates = self.certificates.iter().map(|folder| folder.value.clone());
-        passwords.chain(secrets).chain(certificates).chain(token).collect()
+        let mesh = self.certificates.iter().map(|folder| folder.value.clone());
+        passwords.chain(certificates).chain(secrets).chain(mesh).chain(token).collect()
     }
 }
 

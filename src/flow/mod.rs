@@ -2,8 +2,10 @@
 
 pub mod finding;
 pub mod limits;
+pub mod listen;
 pub mod outcome;
 pub mod target;
+pub mod transport;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +13,10 @@ use std::sync::Arc;
 
 pub use finding::{Finding, Speaks, Unfit};
 pub use limits::{Limit, Limits};
+pub use listen::ListenAddress;
 pub use outcome::{DialTrace, Ending, ErrorType, Failure, Outcome, Side};
 pub use target::{Host, Name, Target, TargetError, put_ip};
+pub use transport::{PeerCertificate, TlsSession, Transport};
 
 /// One client request as policy sees it, borrowed from the bytes it came in.
 ///
@@ -81,10 +85,12 @@ impl Scheme {
 /// Where a flow came from: one per downstream connection.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The client's address.
+    /// The client's address, as a trusted PROXY header gives it, else that of the connection; `0.0.0.0:0` on a unix socket.
     pub peer: SocketAddr,
-    /// The address of ours that the client reached.
+    /// The address that the client reached; the same holds.
     pub local: SocketAddr,
+    /// What the connection runs over.
+    pub transport: Transport,
     /// The listener that accepted it.
     pub listener: Arc<ListenerName>,
     /// Who we act for.
@@ -116,13 +122,15 @@ pub enum ListenerKind {
 pub enum Identity {
     /// A user of Basic authentication.
     User(Arc<str>),
+    /// The holder of a client certificate; see [`PeerCertificate::name`].
+    Certificate(Arc<str>),
 }
 
 impl Identity {
     /// The name as it stands in logs.
     pub fn as_str(&self) -> &str {
         match self {
-            Self::User(name) => name,
+            Self::User(name) | Self::Certificate(name) => name,
         }
     }
 }

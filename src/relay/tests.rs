@@ -79,6 +79,7 @@ fn paced(
     let source = Arc::new(Source {
         peer: "127.0.0.1:40000".parse().unwrap(),
         local,
+        transport: crate::flow::Transport::Tcp,
         listener: Arc::new(listener),
         workload: Arc::new(Workload::default()),
         identity: None,

@@ -76,6 +76,7 @@ pub(crate) fn source(kind: ListenerKind, namespace: &str) -> Source {
     Source {
         peer: ([127, 0, 0, 1], 40000).into(),
         local: ([127, 0, 0, 1], 3128).into(),
+        transport: crate::flow::Transport::Tcp,
         listener: Arc::new(ListenerName { name: "proxy".to_owned(), kind }),
         workload: Arc::new(workload),
         identity: None,

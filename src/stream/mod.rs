@@ -5,9 +5,11 @@
 pub mod client_hello;
 pub mod descriptors;
 pub mod sniff;
+pub mod unix_socket;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -84,6 +86,58 @@ impl Stream {
     /// Our end of the transport.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.transport().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// The descriptor at the bottom, under any layers of TLS.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        match &self.io {
+            Io::Tcp(tcp) => tcp.as_fd(),
+            Io::Unix(unix) => unix.as_fd(),
+            Io::TlsClient(tls) => tls.get_ref().0.descriptor(),
+            Io::TlsServer(tls) => tls.get_ref().0.descriptor(),
+        }
+    }
+
+    /// The same connection at another descriptor of it, before anything was read; this one is closed.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it.
+    pub fn moved_to(self, descriptor: OwnedFd) -> io::Result<Self> {
+        match self.io {
+            Io::Tcp(tcp) => {
+                drop(tcp);
+                TcpStream::from_std(descriptor.into()).map(Self::from)
+            }
+            Io::Unix(unix) => {
+                drop(unix);
+                UnixStream::from_std(descriptor.into()).map(Self::from)
+            }
+            Io::TlsClient(_) | Io::TlsServer(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Waits until a read may bring something, without a buffer for it: at once where bytes were read already that the reader has not
+    /// seen (a prefix, a TLS session's plaintext).
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn readable(&self) -> io::Result<()> {
+        let mut stream = self;
+        loop {
+            if stream.prefix.is_some() {
+                return Ok(());
+            }
+            let (inner, holds_nothing) = match &stream.io {
+                Io::Tcp(tcp) => return tcp.readable().await,
+                Io::Unix(unix) => return unix.readable().await,
+                Io::TlsClient(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
+                Io::TlsServer(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
+            };
+            if !holds_nothing {
+                return Ok(());
+            }
+            stream = inner;
+        }
     }
 
     /// Ends when the other side resets the connection; bytes that wait, or a half-close, say nothing. Costs no system call.

@@ -1,10 +1,12 @@
-//! TLS as client; the only place that names the crypto provider.
+//! TLS as client and, in [`server`], as server; the only place that names the crypto provider.
 
 pub mod certs;
+pub mod server;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod testing;
 mod verify;
+pub mod x509;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,7 +50,7 @@ pub enum TlsError {
     /// The PEM is none, or holds nothing of use.
     #[error("{what}: {problem}")]
     Pem {
-        /// `caCertificates`, `clientCertificate`, `privateKey`.
+        /// `caCertificates`, `clientCertificate`, `privateKey`; of a listener `certificate`, `privateKey`, `clientCa`.
         what: &'static str,
         /// What is wrong.
         problem: String,

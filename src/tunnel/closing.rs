@@ -26,5 +26,12 @@ pub(crate) async fn linger(stream: &mut Stream, patience: &mut Patience) {
     let _ = patience.within(LINGER_TIME, reading).await;
 }
 
+/// Ends a TLS session in order, without waiting for the client to do the same.
+pub(crate) async fn end_session(stream: &mut Stream, patience: &mut Patience) {
+    // One small record: if it cannot go out at once the client takes nothing any more.
+    let _ = patience.within(END_TIME, stream.shutdown()).await;
+}
+
+const END_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);

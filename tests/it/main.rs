@@ -11,6 +11,7 @@ mod descriptors;
 mod dns_storm;
 mod drain;
 mod house;
+mod inbound;
 mod kubernetes;
 mod leak;
 mod limits;

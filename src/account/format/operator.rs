@@ -1,13 +1,14 @@
 //! What an operator of a format string shows of a record.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{End, Piece};
 use crate::account::progress::LineType;
 use crate::account::record::{AccessRecord, Asked, Field, Message};
-use crate::flow::{Outcome, Scheme};
+use crate::flow::{Outcome, PeerCertificate, Scheme, Transport};
 
 /// One value of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,19 @@ pub(super) enum Operator {
     Attempts,
     AccessLogType,
     Address(Peer, Part),
+    TlsVersion,
+    Certificate(Of),
     Ours(Ours),
+}
+
+/// What the client's certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Subject,
+    Issuer,
+    Serial,
+    UriSans,
+    DnsSans,
 }
 
 /// Whose address.
@@ -125,13 +138,42 @@ impl Operator {
             Self::Duration => Shown::Number(millis(end.lasted)),
             Self::Attempts => Shown::Number(record.trace.attempts.into()),
             Self::AccessLogType => Shown::Word(record.line_type.as_str(record.asked != Asked::Sni)),
-            Self::Address(whose, part) => whose.of(record).map_or(Shown::Unset, |address| part.of(address)),
+            Self::Address(whose, part) => whose.shown(*part, record),
+            Self::TlsVersion => match &record.source.transport {
+                Transport::Tls(session) => Shown::Word(session.version),
+                Transport::Tcp | Transport::Unix(_) => Shown::Unset,
+            },
+            Self::Certificate(of) => {
+                record.source.transport.certificate().map_or(Shown::Unset, |shown| peer(of.text(shown).as_bytes()))
+            }
             Self::Ours(ours) => ours.shown(record),
         }
     }
 }
 
+impl Of {
+    fn text(self, certificate: &PeerCertificate) -> &str {
+        match self {
+            Self::Subject => &certificate.subject,
+            Self::Issuer => &certificate.issuer,
+            Self::Serial => &certificate.serial,
+            Self::UriSans => &certificate.uri_sans,
+            Self::DnsSans => &certificate.dns_sans,
+        }
+    }
+}
+
 impl Peer {
+    /// Of a unix socket, Envoy writes the path on our side and `@` on the client's, which has no name.
+    fn shown(self, part: Part, record: &AccessRecord) -> Shown<'_> {
+        match (&record.source.transport, self, part) {
+            (Transport::Unix(path), Self::DownstreamLocal, Part::Whole) => peer(path.as_os_str().as_bytes()),
+            (Transport::Unix(_), Self::DownstreamRemote, Part::Whole) => Shown::Word("@"),
+            (Transport::Unix(_), Self::DownstreamLocal | Self::DownstreamRemote, _) => Shown::Unset,
+            _ => self.of(record).map_or(Shown::Unset, |address| part.of(address)),
+        }
+    }
+
     fn of(self, record: &AccessRecord) -> Option<SocketAddr> {
         match self {
             Self::Upstream => record.trace.upstream,

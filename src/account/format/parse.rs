@@ -1,7 +1,7 @@
 //! Reads Envoy's format strings: text, and operators between percent signs, `%NAME(ARGUMENT):LENGTH%`.
 
 use super::escape::Place;
-use super::operator::{Operator, Ours, Part, Peer};
+use super::operator::{Of, Operator, Ours, Part, Peer};
 use super::{FormatError, Piece, Template, time};
 use crate::account::record::Field;
 
@@ -208,6 +208,12 @@ fn by_name(name: &str) -> Option<Operator> {
         "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => address(Peer::DownstreamRemote, Part::Whole),
         "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => address(Peer::DownstreamRemote, Part::Ip),
         "DOWNSTREAM_REMOTE_PORT" | "DOWNSTREAM_DIRECT_REMOTE_PORT" => address(Peer::DownstreamRemote, Part::Port),
+        "DOWNSTREAM_TLS_VERSION" => Operator::TlsVersion,
+        "DOWNSTREAM_PEER_SUBJECT" => Operator::Certificate(Of::Subject),
+        "DOWNSTREAM_PEER_ISSUER" => Operator::Certificate(Of::Issuer),
+        "DOWNSTREAM_PEER_SERIAL" => Operator::Certificate(Of::Serial),
+        "DOWNSTREAM_PEER_URI_SAN" => Operator::Certificate(Of::UriSans),
+        "DOWNSTREAM_PEER_DNS_SAN" => Operator::Certificate(Of::DnsSans),
         _ => return None,
     })
 }

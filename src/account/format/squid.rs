@@ -7,7 +7,7 @@ use super::escape::{self, Place};
 use super::operator::{millis, url_start};
 use super::{End, push_number, time};
 use crate::account::record::{AccessRecord, Asked, Field, Message};
-use crate::flow::{Ending, ErrorType, Outcome, Side, put_ip};
+use crate::flow::{Ending, ErrorType, Outcome, Side, Transport, put_ip};
 
 pub(super) fn line(out: &mut Vec<u8>, record: &AccessRecord, end: End) {
     push_number(out, end.at.as_secs());
@@ -21,7 +21,10 @@ pub(super) fn line(out: &mut Vec<u8>, record: &AccessRecord, end: End) {
     out.resize(width.saturating_sub(digits.len()).max(out.len()), b' ');
     out.extend_from_slice(digits);
     out.push(b' ');
-    put_ip(out, record.source.peer.ip().to_canonical());
+    match record.source.transport {
+        Transport::Unix(_) => out.push(b'-'),
+        Transport::Tcp | Transport::Tls(_) => put_ip(out, record.source.peer.ip().to_canonical()),
+    }
     out.push(b' ');
     out.extend_from_slice(result(record).as_bytes());
     out.extend_from_slice(suffix(&record.outcome).as_bytes());

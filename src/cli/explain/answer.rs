@@ -15,6 +15,7 @@ use crate::accept::ListenerSettings;
 use crate::dial::OwnListeners;
 use crate::flow::{ErrorType, Failure, Host, Identity, Name, Origin, Source, Target};
 use crate::route::{Choice, Cluster, Nearest, Protocol, Refusal, Route, Service, Snapshot, Stage, TunnelKind};
+use crate::tls::server::ServerTls;
 
 /// What DNS said of a name.
 pub(super) type Answers = BTreeMap<Name, Result<Vec<IpAddr>, Failure>>;
@@ -72,7 +73,6 @@ impl Asking<'_> {
             return Err(failure);
         }
         let identity = match (&self.listener.basic, self.user) {
-            (None, None) => None,
             (Some(basic), Some(user)) if basic.knows(user) => {
                 trail.unknown.push(format!("credentials: the password of {} is not asked for here", printable(user)));
                 Some(Identity::User(user.into()))
@@ -89,6 +89,10 @@ impl Asking<'_> {
                 trail.refuse(Stage::Listener, None, why);
                 return Err(Failure::new(ErrorType::AuthenticationRequired, detail));
             }
+            (None, user) if self.listener.tls.as_ref().is_some_and(ServerTls::asks_certificates) => {
+                self.certified(user, &name, trail)
+            }
+            (None, None) => None,
             (None, Some(user)) => {
                 trail
                     .unknown
@@ -102,10 +106,30 @@ impl Asking<'_> {
         Ok(Source {
             peer: SocketAddr::new(self.client, 0),
             local: self.own.proxies.first().copied().unwrap_or_else(|| SocketAddr::new(self.client, 0)),
+            transport: crate::flow::Transport::Tcp,
             listener: self.listener.name.clone(),
             workload: self.listener.workload.clone(),
             identity,
         })
+    }
+
+    /// The holder of a client certificate. Whether the client has it, only a handshake tells.
+    fn certified(&self, user: Option<&str>, listener: &str, trail: &mut Trail) -> Option<Identity> {
+        let required = self.listener.tls.as_ref().is_some_and(ServerTls::requires_certificates);
+        match user {
+            Some(user) => {
+                trail.unknown.push(format!("credentials: whether the client has a certificate of {}", printable(user)));
+                Some(Identity::Certificate(user.into()))
+            }
+            None => {
+                if required {
+                    trail.unknown.push(format!(
+                        "credentials: listener {listener} requires a client certificate; --user NAME asks as its holder"
+                    ));
+                }
+                None
+            }
+        }
     }
 
     fn routed(&self, question: &Question, service: Option<&Service>, route: &Route, mut trail: Trail) -> Explanation {

@@ -67,7 +67,7 @@ fn ask(
     question: &Result<Question, Failure>,
     answers: &Answers,
 ) -> Explanation {
-    let proxies = parts.listeners.iter().map(|wanted| wanted.address).collect();
+    let proxies = parts.listeners.iter().filter_map(|wanted| wanted.address.inet()).collect();
     let own = OwnListeners { proxies, admin: parts.admin.as_ref().and_then(Address::tcp) };
     let asking = Asking {
         listener,

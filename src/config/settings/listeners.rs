@@ -7,12 +7,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::reader::{read_workload, refuse_duplicate_names};
-use super::{Admin, Settings, of_command_line, values};
+use super::tls::{ClientCertificate, Tls};
+use super::{Admin, Settings, of_command_line, tls, values};
 use crate::config::diagnostic::{Code, Context, Diagnostic, Diagnostics};
 use crate::config::read::Fields;
 use crate::config::source::{Span, Spanned};
 use crate::config::yaml::Node;
-use crate::flow::Workload;
+use crate::flow::{ListenAddress, Workload};
 
 /// An item of `listeners`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +23,17 @@ pub struct Listener {
     /// `protocol`.
     pub protocol: Protocol,
     /// `address`; a place of line 0: from the command line, or built in.
-    pub address: Spanned<SocketAddr>,
+    pub address: Spanned<ListenAddress>,
+    /// `socketMode`: permissions of a unix socket.
+    pub socket_mode: u32,
     /// `workload`, if the listener has one of its own. See [`Settings::workload_of`].
     pub workload: Option<Arc<Workload>>,
     /// `clients`.
     pub clients: Clients,
+    /// `tls`; `None`: clients speak in the clear.
+    pub tls: Option<Tls>,
+    /// `proxyProtocol.from`; `None`: nobody may send a PROXY header, and none is looked for.
+    pub proxy_protocol: Option<Vec<IpNet>>,
     /// `upstreamPort` of `sni` listeners: the port dialled.
     pub upstream_port: u16,
 }
@@ -66,32 +73,36 @@ impl Default for Listener {
         Self {
             name: Spanned { value: "proxy".into(), span: Span::default() },
             protocol: Protocol::Forward,
-            address: Spanned { value: SocketAddr::from(([127, 0, 0, 1], 3128)), span: Span::default() },
+            address: Spanned { value: SocketAddr::from(([127, 0, 0, 1], 3128)).into(), span: Span::default() },
+            socket_mode: SOCKET_MODE,
             workload: None,
             clients: Clients::default(),
+            tls: None,
+            proxy_protocol: None,
             upstream_port: HTTPS_PORT,
         }
     }
 }
 
 const HTTPS_PORT: u16 = 443;
+const SOCKET_MODE: u32 = 0o600; // whoever may open the file may use the proxy: by default, who runs it
 
 impl Listener {
     /// The networks whose clients may use it; `None`: all. Without `clients.from` a loopback listener admits loopback clients, any
-    /// other listener all.
+    /// other listener all; on a unix socket nobody has an address.
     pub fn admitted(&self) -> Option<Vec<IpNet>> {
         match &self.clients.from {
             Some(from) => Some(from.clone()),
-            None if self.is_loopback() => {
+            None if self.address.inet().is_some() && self.address.is_local() => {
                 Some(["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("well-formed")).to_vec())
             }
             None => None,
         }
     }
 
-    /// True if it can be reached from this machine alone.
-    pub fn is_loopback(&self) -> bool {
-        self.address.ip().to_canonical().is_loopback()
+    /// True if nobody gets in without a client certificate.
+    pub fn requires_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_certificate == ClientCertificate::Required)
     }
 }
 
@@ -150,14 +161,35 @@ fn read_one(node: &Node, folder: &Path, cx: &mut Context<'_>) -> Option<Listener
         None => listener.address.span = node.span,
     }
     listener.workload = fields.get("workload").and_then(|node| read_workload(node, cx)).map(Arc::new);
-    fields.refused(
-        "tls",
-        "without TLS passwords would travel in the clear and client certificates not be asked for",
-        cx,
-    );
-    fields.refused("proxyProtocol", "without it clients would be judged by the load balancer's address", cx);
-    if let Some(clients) = fields.fields("clients", cx) {
+    let is_unix = matches!(*listener.address, ListenAddress::Unix(_));
+    if let Some(mode) = fields.get("socketMode") {
+        listener.socket_mode = mode.parsed(values::file_mode, cx).map_or(SOCKET_MODE, |mode| mode.value);
+        if !is_unix {
+            cx.report(Code::Conflict, mode.span, "socketMode has a meaning for unix sockets that are bound here only");
+        }
+    }
+    match protocol {
+        Some(Protocol::Sni) => fields.refused("tls", "TLS is forwarded here, and not opened", cx),
+        _ => {
+            listener.tls = fields.fields("tls", cx).and_then(|fields| {
+                if is_unix {
+                    let message = "what passes a unix socket does not leave this machine: there is nothing to encrypt";
+                    cx.report(Code::Conflict, fields.span(), message);
+                }
+                tls::read(fields, folder, cx)
+            });
+        }
+    }
+    listener.proxy_protocol = read_proxy_protocol(&mut fields, is_unix, cx);
+    if let Some(node) = fields.get("clients")
+        && let Some(clients) = Fields::of(node, cx)
+    {
         listener.clients = read_clients(clients, protocol, folder, cx);
+        if is_unix && listener.clients.from.is_some() {
+            let message = "clients of a unix socket have no address: `from` would let nobody in";
+            cx.report(Code::Conflict, node.span, message)
+                .help("the file's permissions say who may use it (`socketMode`)");
+        }
     }
     if let Some(ports) = fields.get("serverFirstPorts")
         && ports.items(cx).is_some_and(|ports| !ports.is_empty())
@@ -179,12 +211,26 @@ fn read_one(node: &Node, folder: &Path, cx: &mut Context<'_>) -> Option<Listener
     Some(Listener { protocol: protocol?, ..listener })
 }
 
-fn read_address(node: &Node, cx: &mut Context<'_>) -> Option<Spanned<SocketAddr>> {
-    if node.scalar().is_some_and(|text| text.starts_with("unix:")) {
-        cx.report_value(Code::NotSupported, node, "listeners on unix sockets are not supported yet");
-        return None;
+fn read_address(node: &Node, cx: &mut Context<'_>) -> Option<Spanned<ListenAddress>> {
+    node.parsed(str::parse::<ListenAddress>, cx)
+}
+
+/// Nobody is a balancer unless named: an empty list would leave nobody who may connect with a header, so it is a mistake.
+fn read_proxy_protocol(fields: &mut Fields<'_>, is_unix: bool, cx: &mut Context<'_>) -> Option<Vec<IpNet>> {
+    let node = fields.get("proxyProtocol")?;
+    let mut fields = Fields::of(node, cx)?;
+    let from = fields.required("from", cx).and_then(|node| {
+        let from = values::networks(node, cx)?;
+        if node.items(cx).is_some_and(<[Node]>::is_empty) {
+            cx.report(Code::MissingField, node.span, "name the load balancers: nobody else may send a PROXY header");
+        }
+        Some(from)
+    });
+    fields.finish(cx);
+    if is_unix {
+        cx.report(Code::Conflict, node.span, "peers of a unix socket have no address by which they could be trusted");
     }
-    node.parsed(values::socket_address, cx)
+    from
 }
 
 fn read_clients(mut fields: Fields<'_>, protocol: Option<Protocol>, folder: &Path, cx: &mut Context<'_>) -> Clients {
@@ -226,12 +272,12 @@ fn realm(text: &str) -> Result<Box<str>, &'static str> {
 pub(super) fn judge_addresses(settings: &Settings, diagnostics: &mut Diagnostics) {
     let listeners = &settings.listeners;
     for (index, listener) in listeners.iter().enumerate() {
-        if let Some(earlier) = listeners[..index].iter().find(|earlier| collide(*earlier.address, *listener.address)) {
+        if let Some(earlier) = listeners[..index].iter().find(|earlier| collide(&earlier.address, &listener.address)) {
             let message = format!("{} is the address of listener {} too", *listener.address, earlier.name.value);
             report(Code::AddressUsedTwice, settings, listener, message, diagnostics);
         }
-        if let Admin::Address(admin) = &settings.admin
-            && collide(*admin, *listener.address)
+        if let Admin::Address(admin) = settings.admin
+            && collide(&admin.into(), &listener.address)
         {
             let message = format!("{} is the address of the admin port too", *listener.address);
             report(Code::AddressUsedTwice, settings, listener, message, diagnostics);
@@ -239,7 +285,12 @@ pub(super) fn judge_addresses(settings: &Settings, diagnostics: &mut Diagnostics
     }
 }
 
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+fn collide(a: &ListenAddress, b: &ListenAddress) -> bool {
+    let (a, b) = match (a, b) {
+        (ListenAddress::Inet(a), ListenAddress::Inet(b)) => (a, b),
+        (ListenAddress::Unix(a), ListenAddress::Unix(b)) => return a == b,
+        _ => return false, // several sockets may be passed under one name
+    };
     let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
     a.port() == b.port()
         && a.port() != 0

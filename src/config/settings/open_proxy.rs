@@ -3,6 +3,7 @@
 use super::listeners::{self, Listener, Protocol};
 use super::{OutboundMode, Settings};
 use crate::config::diagnostic::{Code, Diagnostics};
+use crate::flow::ListenAddress;
 
 /// Reports every open proxy. Settings are judged as they will be used, the command line included.
 pub(super) fn judge(settings: &Settings, diagnostics: &mut Diagnostics) {
@@ -12,13 +13,17 @@ pub(super) fn judge(settings: &Settings, diagnostics: &mut Diagnostics) {
     };
     for listener in settings.listeners.iter().filter(|listener| is_open(listener, settings.mesh.mode)) {
         let message = format!(
-            "listener {} is an open proxy: {} can be reached from other machines, unknown targets pass ({passes}), \
-             and nobody is asked who they are",
-            listener.name.value, *listener.address
+            "listener {} is an open proxy: {} {}, unknown targets pass ({passes}), and nobody is asked who they are",
+            listener.name.value,
+            *listener.address,
+            match &*listener.address {
+                ListenAddress::Passed(_) => "may be reachable from other machines",
+                _ => "can be reached from other machines",
+            }
         );
         listeners::report(Code::OpenProxy, settings, listener, message, diagnostics).help(
-            "name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`), \
-             use REGISTRY_ONLY, or say `clients: { open: true }`",
+            "name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`) \
+             or a client certificate (`tls.clientCertificate: required`), use REGISTRY_ONLY, or say `clients: { open: true }`",
         );
     }
 }
@@ -27,8 +32,9 @@ pub(super) fn judge(settings: &Settings, diagnostics: &mut Diagnostics) {
 fn is_open(listener: &Listener, mode: OutboundMode) -> bool {
     listener.protocol == Protocol::Forward
         && mode.lets_unknown_pass()
-        && !listener.is_loopback()
+        && !listener.address.is_local()
         && listener.clients.basic.is_none()
+        && !listener.requires_certificates()
         && !listener.clients.open
         && admits_everybody(listener)
 }

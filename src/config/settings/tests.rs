@@ -2,6 +2,7 @@ use std::fmt::Debug;
 
 use super::*;
 use crate::flow::Name;
+use crate::tls::server::Alpn;
 
 /// The YAML block of CONTRACT.md "Settings", key by key. `…` and the listener's `null`s stand as they are there.
 const EVERY_KEY: &str = r#"
@@ -134,6 +135,8 @@ mesh: { outboundTrafficPolicy: { mode: ALLOW_ANY, egressProxy: { host: Parent.ex
 listeners:
   - { name: a, address: "[::1]:0", workload: { namespace: other }, clients: { from: [10.0.0.1], open: true } }
   - { name: b, protocol: sni, address: 0.0.0.0:8443, upstreamPort: 8443 }
+  - { name: c, address: "unix:/run/egret/proxy.sock", socketMode: "0660" }
+  - { name: d, address: "fd:web", tls: { certificate: a.pem, privateKey: /k.pem, clientCa: ca.pem, alpn: [h2, http/1.1] }, proxyProtocol: { from: [10.0.0.0/8] } }
 allow: ["api.github.com", "*.pypi.org:443"]
 addresses: { allow: [10.0.0.0/8], deny: [10.1.0.0/16, "fd00::/8"] }
 consistency: { mode: "off" }
@@ -153,13 +156,27 @@ resources: [rules, { path: /srv/rules, namespace: other }]
     let proxy = s.mesh.egress_proxy.as_ref().expect("written");
     assert_eq!((&**proxy.host, proxy.port), ("parent.example", 3128));
     assert_eq!(&*proxy.subset.as_ref().expect("written").value, "blue");
-    assert_eq!((s.mesh.access_log.file, s.mesh.access_log.encoding), (None, Encoding::Squid));
+    assert_eq!((&s.mesh.access_log.file, s.mesh.access_log.encoding), (&None, Encoding::Squid));
     assert_eq!(&*s.mesh.access_log.format.value, "%REQ(:METHOD)%");
     assert_eq!(s.listeners[0].admitted().expect("named")[0].to_string(), "10.0.0.1/32");
     assert_eq!(&*s.listeners[0].workload.as_ref().expect("written").namespace, "other");
     assert_eq!((s.listeners[1].protocol, s.listeners[1].upstream_port), (Protocol::Sni, 8443));
     assert_eq!(s.listeners[1].admitted(), None);
-    assert_eq!((&*s.allow[1].value, s.allow[1].span.line), ("*.pypi.org:443", 9));
+    assert_eq!(
+        (s.listeners[2].address.to_string(), s.listeners[2].socket_mode),
+        ("unix:/run/egret/proxy.sock".to_owned(), 0o660)
+    );
+    assert_eq!((s.listeners[2].admitted(), s.listeners[2].requires_certificates()), (None, false));
+    let tls = s.listeners[3].tls.as_ref().expect("written");
+    assert_eq!(
+        (&*tls.certificate.value, &*tls.private_key.value),
+        (Path::new("/etc/egret/a.pem"), Path::new("/k.pem"))
+    );
+    assert_eq!(tls.alpn, [Alpn::Http2, Alpn::Http1]);
+    assert!(s.listeners[3].requires_certificates(), "who names an authority wants its clients");
+    assert_eq!(s.listeners[3].proxy_protocol.as_ref().expect("written")[0].to_string(), "10.0.0.0/8");
+    assert!(s.watched().iter().any(|file| file == Path::new("/etc/egret/ca.pem")));
+    assert_eq!((&*s.allow[1].value, s.allow[1].span.line), ("*.pypi.org:443", 11));
     assert_eq!((s.addresses.allow.len(), s.addresses.deny.len()), (1, 2));
     assert_eq!((s.consistency.mode, s.on_revoke), (ConsistencyMode::Off, OnRevoke::Report));
     assert_eq!((s.dial.source.len(), s.dial.tcp_user_timeout), (2, Duration::ZERO));
@@ -236,23 +253,53 @@ fn mistakes_are_named_with_place_and_path() {
         ),
         (
             "listeners: [{ address: \":3128\" }]",
-            "1:24: error[E035]: listeners[0].address: \":3128\": not an address with port such as 127.0.0.1:3128 or [::1]:3128",
+            "1:24: error[E035]: listeners[0].address: \":3128\": neither an address with port such as 127.0.0.1:3128 or [::1]:3128, nor unix:/PATH, nor fd:NAME",
         ),
         (
             "listeners: [{ protocol: transparent, address: 127.0.0.1:15001, serverFirstPorts: [3306] }]",
             "1:25: error[E036]: listeners[0].protocol: listeners of the protocol transparent are not supported yet",
         ),
         (
-            "listeners: [{ tls: { certificate: a, privateKey: b } }]",
-            "1:15: error[E036]: listeners[0].tls: not supported: without TLS passwords would travel in the clear and client certificates not be asked for",
+            "listeners: [{ protocol: sni, address: '127.0.0.1:1', tls: { certificate: a, privateKey: b } }]",
+            "1:54: error[E036]: listeners[0].tls: not supported: TLS is forwarded here, and not opened",
+        ),
+        ("listeners: [{ tls: { certificate: a } }]", "1:20: error[E031]: listeners[0].tls: `privateKey` is missing"),
+        (
+            "listeners: [{ tls: { certificate: a, privateKey: b, clientCertificate: required } }]",
+            "1:72: error[E031]: listeners[0].tls.clientCertificate: `clientCa` is missing: clients' certificates are verified against it",
+        ),
+        (
+            "listeners: [{ tls: { certificate: a, privateKey: b, clientCa: c, clientCertificate: none } }]",
+            "1:85: error[E043]: listeners[0].tls.clientCertificate: clientCa is there, and no certificate is asked for (write optional or required, or leave clientCa out)",
+        ),
+        (
+            "listeners: [{ tls: { certificate: a, privateKey: b, alpn: [http/1.1, h3] } }]",
+            "1:70: error[E033]: listeners[0].tls.alpn[1]: \"h3\" is none of the values known here (one of http/1.1, h2)",
         ),
         (
             "listeners: [{ proxyProtocol: { from: [] } }]",
-            "1:15: error[E036]: listeners[0].proxyProtocol: not supported: without it clients would be judged by the load balancer's address",
+            "1:38: error[E031]: listeners[0].proxyProtocol.from: name the load balancers: nobody else may send a PROXY header",
+        ),
+        ("listeners: [{ proxyProtocol: {} }]", "1:30: error[E031]: listeners[0].proxyProtocol: `from` is missing"),
+        (
+            "listeners: [{ address: \"unix:run/x\" }]",
+            "1:24: error[E035]: listeners[0].address: \"unix:run/x\": the path of a unix socket is absolute: unix:/run/egret/proxy.sock",
         ),
         (
-            "listeners: [{ address: \"unix:/run/x\" }]",
-            "1:24: error[E036]: listeners[0].address: listeners on unix sockets are not supported yet",
+            "listeners: [{ address: \"unix:/run/x\", clients: { from: [10.0.0.1] } }]",
+            "1:48: error[E043]: listeners[0].clients: clients of a unix socket have no address: `from` would let nobody in (the file's permissions say who may use it (`socketMode`))",
+        ),
+        (
+            "listeners: [{ address: \"unix:/run/x\", proxyProtocol: { from: [10.0.0.1] } }]",
+            "1:54: error[E043]: listeners[0].proxyProtocol: peers of a unix socket have no address by which they could be trusted",
+        ),
+        (
+            "listeners: [{ address: \"unix:/run/x\", socketMode: 0660 }]",
+            "1:51: error[E032]: listeners[0].socketMode: expected text, found number 0660 (put \"0660\" in quotes)",
+        ),
+        (
+            "listeners: [{ socketMode: \"0660\" }]",
+            "1:27: error[E043]: listeners[0].socketMode: socketMode has a meaning for unix sockets that are bound here only",
         ),
         ("listeners: [{ protocol: sni }]", "1:13: error[E031]: listeners[0]: `address` is missing"),
         (
@@ -426,7 +473,7 @@ fn open_proxies_are_refused() {
     assert_eq!(
         of("", ""),
         [
-            "egret.yaml:1:24: error[E040]: listeners[0].address: listener proxy is an open proxy: 0.0.0.0:3128 can be reached from other machines, unknown targets pass (ALLOW_ANY), and nobody is asked who they are (name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`), use REGISTRY_ONLY, or say `clients: { open: true }`)"
+            "egret.yaml:1:24: error[E040]: listeners[0].address: listener proxy is an open proxy: 0.0.0.0:3128 can be reached from other machines, unknown targets pass (ALLOW_ANY), and nobody is asked who they are (name the clients (`clients: { from: [10.0.0.0/8] }`), ask for a password (`clients.basic`) or a client certificate (`tls.clientCertificate: required`), use REGISTRY_ONLY, or say `clients: { open: true }`)"
         ]
     );
     // A network of everything names nobody.
@@ -438,12 +485,17 @@ fn open_proxies_are_refused() {
     assert!(!open("clients: { open: true }", ""));
     assert!(!open("", "mesh: { outboundTrafficPolicy: {} }"));
     assert!(!open("protocol: sni", ""), "no pass-through there");
+    let tls = |clients: &str| format!("tls: {{ certificate: a, privateKey: b, {clients} }}");
+    assert!(!open(&tls("clientCa: c"), ""), "a certificate is required");
+    assert!(open(&tls("clientCa: c, clientCertificate: optional"), "") && open(&tls(""), ""));
     for (address, is_open) in [
         ("127.5.0.1:1", false),
         ("[::1]:1", false),
         ("[::ffff:127.0.0.1]:1", false),
         ("[::]:1", true),
         ("192.0.2.1:1", true),
+        ("unix:/run/egret/proxy.sock", false),
+        ("fd:web", true), // what was bound cannot be known here
     ] {
         let overrides = Overrides { listen: Some(address.parse().expect("an address")), ..Overrides::default() };
         let (_, problems) = read_with("", &overrides);

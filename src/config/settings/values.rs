@@ -31,6 +31,15 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     if server.port() == 0 { Err("port 0 is no port to ask".to_owned()) } else { Ok(server) }
 }
 
+/// Permissions as chmod takes them: `0660`.
+pub(super) fn file_mode(text: &str) -> Result<u32, &'static str> {
+    let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 0..=0o777) if octal => Ok(mode),
+        _ => Err("not permissions in octal such as \"0660\""),
+    }
+}
+
 /// A list of networks.
 pub(super) fn networks(node: &Node, cx: &mut Context<'_>) -> Option<Vec<IpNet>> {
     let items = node.items(cx)?;
@@ -107,6 +116,14 @@ mod tests {
             assert_eq!(parse_size(text), None, "{text}");
         }
         assert_eq!([1000, 1024, 3 << 20].map(show_size), ["1000B", "1KiB", "3MiB"]);
+    }
+
+    #[test]
+    fn permissions_are_octal() {
+        assert_eq!((file_mode("0660"), file_mode("600")), (Ok(0o660), Ok(0o600)));
+        for text in ["", "66", "0888", "01777", "4755", "rw", "+660", "00660"] {
+            assert!(file_mode(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -39,6 +39,12 @@ impl Authority {
         self.issue_with(folder, name, names, |_| {})
     }
 
+    /// One for a URI, such as a SPIFFE id, and these names.
+    pub(crate) fn issue_uri(&self, folder: &Folder, name: &str, uri: &str, names: &[&str]) -> Files {
+        let uri = rcgen::SanType::URI(uri.try_into().unwrap());
+        self.issue_with(folder, name, names, |params| params.subject_alt_names.push(uri))
+    }
+
     /// One that was valid long ago.
     pub(crate) fn issue_expired(&self, folder: &Folder, name: &str, names: &[&str]) -> Files {
         self.issue_with(folder, name, names, |params| {

@@ -1,0 +1,341 @@
+//! TLS as server: a listener's certificate, and whom of its clients it believes.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use rustls::{Error, ProtocolVersion, ServerConfig, ServerConnection};
+use thiserror::Error;
+use tokio_rustls::TlsAcceptor;
+
+use super::x509::{self, Validity};
+use super::{TlsError, certificate_problem, certs, provider};
+use crate::flow::TlsSession;
+use crate::stream::Stream;
+
+/// A compiled TLS server: certificate, whom it asks for theirs, session tickets. Cheap to clone.
+#[derive(Clone)]
+pub struct ServerTls {
+    compiled: Arc<Compiled>,
+}
+
+struct Compiled {
+    spec: ServerTlsSpec,
+    acceptor: TlsAcceptor,
+    own: Option<Validity>,
+    authorities: Vec<Validity>,
+}
+
+/// What a TLS server is made of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerTlsSpec {
+    /// PEM chain, the listener's own certificate first.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub private_key: Vec<u8>,
+    /// Whether clients show certificates, and by whose they are verified.
+    pub clients: ClientCertificates,
+    /// What ALPN may choose, the best first.
+    pub alpn: Vec<Alpn>,
+}
+
+/// `clientCertificate`, with the PEM bundle of `clientCa`.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// None is asked for.
+    None,
+    /// One that is shown has to be good.
+    Optional(Vec<u8>),
+    /// A good one is needed.
+    Required(Vec<u8>),
+}
+
+/// What may follow a handshake (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// `h2`.
+    Http2,
+    /// `http/1.1`.
+    Http1,
+}
+
+/// Why a client has no session.
+#[derive(Debug, Error)]
+#[error("TLS handshake")]
+pub struct AcceptError {
+    /// What kind of failure.
+    pub kind: AcceptErrorKind,
+    /// One sentence.
+    pub sentence: String,
+    /// The client's stream: our alert is on its way to it.
+    pub stream: Stream,
+}
+
+/// What ended a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptErrorKind {
+    /// The client closed or reset the connection.
+    ClientGone,
+    /// The client shows no certificate where one is required.
+    NoCertificate,
+    /// The client's certificate is not good.
+    BadCertificate,
+    /// No common version, cipher or protocol, an alert of the client, or bytes that are no TLS.
+    Protocol,
+}
+
+impl ServerTls {
+    /// Compiles.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn new(spec: ServerTlsSpec) -> Result<Self, TlsError> {
+        let chain = certs::chain(&spec.certificate, "certificate")?;
+        let key = certs::private_key(&spec.private_key, "privateKey")?;
+        let own = x509::validity(&chain[0]);
+        let (verifier, authorities) = spec.clients.verifier()?;
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has cipher suites for TLS 1.2 and 1.3")
+            .with_client_cert_verifier(verifier);
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+            Error::InconsistentKeys(_) => problem("privateKey", "does not belong to the certificate"),
+            Error::InvalidCertificate(_) => problem("certificate", "malformed, or no X.509 version 3"),
+            _ => problem("privateKey", "is of a kind that is not supported"),
+        })?;
+        config.alpn_protocols = spec.alpn.iter().map(|alpn| alpn.as_str().into()).collect();
+        // Tickets rather than a table of sessions: a thousand clients that come back find theirs. A new certificate or authority is
+        // a new server with new ticket keys, so that nobody resumes what was verified by the old one.
+        config.ticketer = Ticketer::new().map_err(|_| problem("certificate", "no random numbers for ticket keys"))?;
+        let compiled = Compiled { acceptor: TlsAcceptor::from(Arc::new(config)), spec, own, authorities };
+        Ok(Self { compiled: Arc::new(compiled) })
+    }
+
+    /// Itself, or `before` where that is made of the same: sessions of it can be resumed after a reload.
+    #[must_use]
+    pub fn or_same(self, before: Option<&Self>) -> Self {
+        before.filter(|before| before.compiled.spec == self.compiled.spec).cloned().unwrap_or(self)
+    }
+
+    /// How long the own certificate is good.
+    pub fn validity(&self) -> Option<Validity> {
+        self.compiled.own
+    }
+
+    /// How long the authorities of clients are good; none where no certificates are asked for.
+    pub fn authorities(&self) -> &[Validity] {
+        &self.compiled.authorities
+    }
+
+    /// True if clients may show certificates.
+    pub fn asks_certificates(&self) -> bool {
+        self.compiled.spec.clients != ClientCertificates::None
+    }
+
+    /// True if nobody gets in without one.
+    pub fn requires_certificates(&self) -> bool {
+        matches!(self.compiled.spec.clients, ClientCertificates::Required(_))
+    }
+
+    /// Shakes hands with the client of `stream`. Not bounded in time: that is the caller's.
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    pub async fn accept(&self, stream: Stream) -> Result<(Stream, TlsSession), Box<AcceptError>> {
+        match self.compiled.acceptor.accept(stream).into_fallible().await {
+            Ok(stream) => {
+                let session = session(stream.get_ref().1);
+                Ok((Stream::from(stream), session))
+            }
+            Err((error, stream)) => {
+                let (kind, sentence) = failure(&error);
+                Err(Box::new(AcceptError { kind, sentence, stream }))
+            }
+        }
+    }
+}
+
+fn session(connection: &ServerConnection) -> TlsSession {
+    TlsSession {
+        version: match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        },
+        http2: connection.alpn_protocol() == Some(Alpn::Http2.as_str().as_bytes()),
+        certificate: connection.peer_certificates().and_then(|chain| x509::holder(chain.first()?)),
+    }
+}
+
+fn failure(error: &io::Error) -> (AcceptErrorKind, String) {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => {
+            (AcceptErrorKind::NoCertificate, "the client shows no certificate".to_owned())
+        }
+        Some(Error::InvalidCertificate(error)) => {
+            let sentence = format!("the client's certificate is not valid: {}", certificate_problem(error));
+            (AcceptErrorKind::BadCertificate, sentence)
+        }
+        Some(Error::AlertReceived(alert)) => {
+            (AcceptErrorKind::Protocol, format!("the client sent the alert {alert:?}"))
+        }
+        Some(Error::NoApplicationProtocol) => {
+            (AcceptErrorKind::Protocol, "the client speaks none of the protocols of this listener (ALPN)".to_owned())
+        }
+        Some(error) => (AcceptErrorKind::Protocol, error.to_string()),
+        None => (AcceptErrorKind::ClientGone, "the client closed the connection during the handshake".to_owned()),
+    }
+}
+
+impl ClientCertificates {
+    fn verifier(&self) -> Result<(Arc<dyn ClientCertVerifier>, Vec<Validity>), TlsError> {
+        let (Self::Optional(pem) | Self::Required(pem)) = self else {
+            return Ok((Arc::new(NoClientAuth), Vec::new()));
+        };
+        let roots = Arc::new(certs::roots(pem, "clientCa")?);
+        let authorities = certs::chain(pem, "clientCa")?.iter().filter_map(x509::validity).collect();
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let builder = match self {
+            Self::Optional(_) => builder.allow_unauthenticated(),
+            _ => builder,
+        };
+        // Only an empty set of roots is refused here, and a bundle without certificates gives none.
+        Ok((builder.build().expect("there are roots and no CRLs"), authorities))
+    }
+}
+
+impl Alpn {
+    /// As it stands in the hello and in the settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http2 => "h2",
+            Self::Http1 => "http/1.1",
+        }
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("alpn", &self.compiled.spec.alpn).finish_non_exhaustive()
+    }
+}
+
+fn problem(what: &'static str, problem: &str) -> TlsError {
+    TlsError::Pem { what, problem: problem.to_owned() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rcgen::date_time_ymd;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::testing::{Authority, Leaf};
+    use super::super::{ClientTls, ClientTlsSpec};
+    use super::*;
+    use crate::flow::Host;
+
+    fn spec(leaf: &Leaf, clients: ClientCertificates) -> ServerTlsSpec {
+        let (certificate, private_key) = (leaf.chain.clone(), leaf.key.clone());
+        ServerTlsSpec { certificate, private_key, clients, alpn: vec![Alpn::Http1] }
+    }
+
+    fn client(authority: &Authority, own: Option<&Leaf>) -> ClientTls {
+        let client_pem = own.map(|leaf| (leaf.chain.clone(), leaf.key.clone()));
+        let ca_pem = Some(authority.pem.clone().into_bytes());
+        ClientTls::new(&ClientTlsSpec { ca_pem, client_pem, ..ClientTlsSpec::default() }).unwrap()
+    }
+
+    /// What the server says of a handshake; a byte goes to the client and back where it succeeds.
+    async fn shake(server: &ServerTls, client: &ClientTls) -> Result<TlsSession, (AcceptErrorKind, String)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, host) = (client.clone(), Host::parse(b"proxy.example").unwrap());
+        let client = tokio::spawn(async move {
+            let stream = TcpStream::connect(address).await.unwrap().into();
+            let Ok(mut stream) = client.connect(stream, &host).await else { return };
+            // Under TLS 1.3 the client learns only now whether its certificate was good.
+            let Ok(byte) = stream.read_u8().await else { return };
+            stream.write_u8(byte).await.unwrap();
+            stream.flush().await.unwrap();
+            let _ = stream.read_u8().await;
+        });
+        let accepted = server.accept(listener.accept().await.unwrap().0.into()).await;
+        let result = match accepted {
+            Ok((mut stream, session)) => {
+                stream.write_u8(7).await.unwrap();
+                stream.flush().await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), 7);
+                Ok(session)
+            }
+            Err(error) => Err((error.kind, error.sentence)),
+        };
+        client.await.unwrap();
+        result
+    }
+
+    #[tokio::test]
+    async fn a_client_without_certificate_gets_in_unless_one_is_required() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let leaf = ours.issue(&["proxy.example"], |_| {});
+        let ca = || theirs.pem.clone().into_bytes();
+        let nobody = client(&ours, None);
+        for clients in [ClientCertificates::None, ClientCertificates::Optional(ca())] {
+            let server = ServerTls::new(spec(&leaf, clients)).unwrap();
+            let session = shake(&server, &nobody).await.unwrap();
+            assert_eq!((session.version, session.http2, session.certificate), ("TLSv1.3", false, None));
+        }
+        let server = ServerTls::new(spec(&leaf, ClientCertificates::Required(ca()))).unwrap();
+        assert_eq!(shake(&server, &nobody).await.unwrap_err().0, AcceptErrorKind::NoCertificate);
+    }
+
+    #[tokio::test]
+    async fn a_good_certificate_is_an_identity_and_a_bad_one_is_refused_with_its_fault() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let leaf = ours.issue(&["proxy.example"], |_| {});
+        let server = spec(&leaf, ClientCertificates::Optional(theirs.pem.clone().into_bytes()));
+        let server = ServerTls::new(server).unwrap();
+        let good = theirs.issue(&["spiffe://td/ns/a/sa/b"], |_| {});
+        let session = shake(&server, &client(&ours, Some(&good))).await.unwrap();
+        assert_eq!(&*session.certificate.unwrap().name, "spiffe://td/ns/a/sa/b");
+
+        let strange = ours.issue(&["a.example"], |_| {});
+        let expired = theirs.issue(&["a.example"], |params| {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        });
+        for (leaf, fault) in
+            [(strange, "its issuer is not trusted"), (expired, "it has expired on 2002-01-01T00:00:00Z")]
+        {
+            let (kind, sentence) = shake(&server, &client(&ours, Some(&leaf))).await.unwrap_err();
+            assert_eq!(kind, AcceptErrorKind::BadCertificate);
+            assert_eq!(sentence, format!("the client's certificate is not valid: {fault}"));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        let authority = Authority::new();
+        let (one, other) = (authority.issue(&["a.example"], |_| {}), authority.issue(&["a.example"], |_| {}));
+        let fault = |spec| ServerTls::new(spec).unwrap_err().to_string();
+        let crossed = ServerTlsSpec { private_key: other.key.clone(), ..spec(&one, ClientCertificates::None) };
+        assert_eq!(fault(crossed), "privateKey: does not belong to the certificate");
+        let swapped = ServerTlsSpec { certificate: one.key.clone(), ..spec(&one, ClientCertificates::None) };
+        assert_eq!(fault(swapped), "certificate: no certificate (BEGIN CERTIFICATE) in it");
+        let no_ca = spec(&one, ClientCertificates::Required(Vec::new()));
+        assert_eq!(fault(no_ca), "clientCa: no certificate (BEGIN CERTIFICATE) in it");
+    }
+
+    #[test]
+    fn a_server_of_the_same_parts_keeps_its_sessions() {
+        let leaf = Authority::new().issue(&["a.example"], |_| {});
+        let server = |alpn| ServerTls::new(ServerTlsSpec { alpn, ..spec(&leaf, ClientCertificates::None) }).unwrap();
+        let before = server(vec![Alpn::Http1]);
+        let is_before = |after: ServerTls| Arc::ptr_eq(&after.or_same(Some(&before)).compiled, &before.compiled);
+        assert!(is_before(server(vec![Alpn::Http1])));
+        assert!(!is_before(server(vec![Alpn::Http1, Alpn::Http2])));
+    }
+}
