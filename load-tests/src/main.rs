@@ -2,7 +2,8 @@
 //!
 //! `README.md` has the method. The map: `main` reads the command line; `bench` orders rounds; `contestant` starts who is
 //! measured (configurations in `peers/`) as a `process` on one core; `load` and `origin` share the other; `syscalls` counts by
-//! strace; `results` holds what was found; `report` and `chart` write it down. `relay` is the floor. `soak` is a long run of its own.
+//! strace; `results` holds what was found; `report` and `chart` write it down. `relay` is the floor. `soak` is a long run of its own,
+//! `scale` measures many rules.
 
 mod bench;
 mod chart;
@@ -14,6 +15,7 @@ mod process;
 mod relay;
 mod report;
 mod results;
+mod scale;
 mod scenario;
 mod soak;
 mod syscalls;
@@ -50,6 +52,8 @@ enum Command {
     Run(RunArguments),
     /// Load Egret with everything at once for long, and see whether memory and descriptors stay
     Soak(SoakArguments),
+    /// Measure what many rules cost, and print a table
+    Scale(scale::ScaleArguments),
     /// Be the floor: a bare relay, for comparison only
     Relay {
         /// Where to listen
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
         Command::Soak(arguments) => soak(&arguments),
+        Command::Scale(arguments) => scale::run(&arguments).map(|()| true),
         Command::Relay { address, target } => relay::serve(address, target).map(|()| true).map_err(Into::into),
     };
     match done {
