@@ -128,7 +128,7 @@ mod tests {
         });
         let target = Target::parse_authority(b"example.com:443").unwrap();
         let client = source.peer.ip();
-        let entry = Entry { source, target, by_sni: false, cluster: "cluster".into(), client, pace: None };
+        let entry = Entry { source, target, by_sni: false, traffic: "cluster".into(), client, pace: None };
         tunnels.open(entry, Bounds { all: 100, per_client: 100 }).unwrap()
     }
 

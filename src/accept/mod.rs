@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn the_tasks_of_connections_are_small() {
         // They are moved when they are spawned, and a keep-alive client holds one: no array may live across a wait in them.
-        assert!(future_bytes(forward::serve) <= 4864, "{}", future_bytes(forward::serve));
-        assert!(future_bytes(sni::serve) <= 2112, "{}", future_bytes(sni::serve));
+        // An attempt to connect holds the counters of its address.
+        assert!(future_bytes(forward::serve) <= 5120, "{}", future_bytes(forward::serve));
+        assert!(future_bytes(sni::serve) <= 2304, "{}", future_bytes(sni::serve));
     }
 }

@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
+use serde_json::{Value, json};
 
-use super::metrics;
 use super::pace::Pace;
 use super::shares::{Bounds, Exceeded, Shares};
-use crate::flow::{Ending, Source, Target};
+use super::traffic::{Connections, Traffic};
+use super::{destinations, events, metrics};
+use crate::flow::{Ending, Identity, Source, Target};
 
 /// One open tunnel, shared between its relay and whoever looks at it.
 #[derive(Debug)]
@@ -24,8 +26,8 @@ pub struct Live {
     pub target: Target,
     /// Came in by SNI (else by CONNECT or an upgrade).
     pub by_sni: bool,
-    /// The cluster's name.
-    pub cluster: Arc<str>,
+    /// Its cluster, and what is counted of that.
+    pub traffic: Traffic,
     /// When it was opened.
     pub opened: Instant,
     /// Whose share of the tunnels it is.
@@ -34,6 +36,10 @@ pub struct Live {
     pace: Option<Arc<Pace>>,
     received: AtomicU64,
     sent: AtomicU64,
+    /// Of these, what its cluster's counters have.
+    settled: [AtomicU64; 2],
+    /// Bytes are copied: it counts as a connection.
+    begun: AtomicBool,
     /// Where it stands in its shard; changes under the shard's lock only.
     slot: AtomicUsize,
     end: AtomicU8,
@@ -95,6 +101,65 @@ impl Live {
         self.pace.as_deref()
     }
 
+    /// Both sides are connected: from here on it counts as a connection of its cluster.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+        self.count(NO_FLAGS, |connections| &connections.opened, 1);
+        events::tell("opened", || self.describe());
+    }
+
+    /// The relay saw how it ended; the first reason stays.
+    pub fn ended(&self, why: Ending) {
+        let _ = self.end.compare_exchange(RUNNING, code(why), Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Hands the bytes that moved since the last time to its cluster's counters.
+    fn settle(&self, flags: &'static str) {
+        let since = |settled: &AtomicU64, now: u64| now.saturating_sub(settled.fetch_max(now, Ordering::Relaxed));
+        let received = since(&self.settled[0], self.received());
+        let sent = since(&self.settled[1], self.sent());
+        if received > 0 {
+            self.count(flags, |connections| &connections.received, received);
+        }
+        if sent > 0 {
+            self.count(flags, |connections| &connections.sent, sent);
+        }
+    }
+
+    fn finish(&self) {
+        if self.begun.load(Ordering::Relaxed) {
+            let flags = self.ending().map_or(NO_FLAGS, Ending::flag);
+            self.settle(flags);
+            self.count(flags, |connections| &connections.closed, 1);
+            let (received, sent) = (self.received(), self.sent());
+            destinations::note(&self.target, received + sent);
+            events::tell("closed", || {
+                let mut closed = self.describe();
+                closed["received_bytes"] = received.into();
+                closed["sent_bytes"] = sent.into();
+                closed["age_s"] = self.opened.elapsed().as_secs_f64().into();
+                closed["why"] = self.ending().map(Ending::as_str).into();
+                closed
+            });
+        }
+    }
+
+    fn describe(&self) -> Value {
+        json!({
+            "id": self.id,
+            "client": self.source.peer.to_string(),
+            "identity": self.source.identity.as_ref().map(Identity::as_str),
+            "target": self.target.to_string(),
+            "cluster": self.traffic.cluster(),
+        })
+    }
+
+    fn count(&self, flags: &'static str, which: impl FnOnce(&Connections) -> &AtomicU64, n: u64) {
+        self.traffic.connection(&self.source.workload, flags, |connections| {
+            which(connections).fetch_add(n, Ordering::Relaxed);
+        });
+    }
+
     /// Bytes from the client so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -107,6 +172,7 @@ impl Live {
 }
 
 const RUNNING: u8 = 0;
+const NO_FLAGS: &str = "-";
 
 const ENDINGS: [Ending; 7] = [
     Ending::DownstreamReset,
@@ -149,8 +215,8 @@ pub struct Entry {
     pub target: Target,
     /// By SNI (else by CONNECT or an upgrade).
     pub by_sni: bool,
-    /// The cluster's name.
-    pub cluster: Arc<str>,
+    /// Of its cluster.
+    pub traffic: Traffic,
     /// Whose share of the tunnels it is ([`crate::flow::Limits::client`]).
     pub client: IpAddr,
     /// What its bytes have to keep to ([`super::Paces::bytes`]).
@@ -165,19 +231,21 @@ impl Tunnels {
     /// # Errors
     /// The bound that is reached; nothing is counted then.
     pub fn open(self: &Arc<Self>, entry: Entry, bounds: Bounds) -> Result<LiveGuard, Exceeded> {
-        let Entry { source, target, by_sni, cluster, client, pace } = entry;
+        let Entry { source, target, by_sni, traffic, client, pace } = entry;
         self.shares.take(client, bounds)?;
         let live = Arc::new(Live {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
             source,
             target,
             by_sni,
-            cluster,
+            traffic,
             opened: Instant::now(),
             client,
             pace,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            settled: [const { AtomicU64::new(0) }; 2],
+            begun: AtomicBool::new(false),
             slot: AtomicUsize::new(0),
             end: AtomicU8::new(RUNNING),
             line_wanted: AtomicBool::new(false),
@@ -203,6 +271,7 @@ impl Tunnels {
             shard.shrink_to(spare);
         }
         drop(shard);
+        live.finish();
         drop(left); // outside the lock
         metrics::tunnel_closed();
         self.shares.give_back(live.client);
@@ -222,6 +291,15 @@ impl Tunnels {
     /// True if none is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Hands what moved until now to the counters of the clusters, so that long tunnels are seen before they end.
+    pub fn settle(&self) {
+        self.for_each(|live| {
+            if live.begun.load(Ordering::Relaxed) {
+                live.settle(NO_FLAGS);
+            }
+        });
     }
 
     /// Looks at each that is open now, with no lock held meanwhile; one that enters or leaves during the look may be seen or not.
@@ -277,7 +355,7 @@ mod tests {
         let source = Arc::new(source_from(SocketAddr::from((client, 4000))));
         let target = Target::parse_authority(b"api.example.com:443").unwrap();
         let entry =
-            Entry { source, target, by_sni: false, cluster: "cluster".into(), client: client.into(), pace: None };
+            Entry { source, target, by_sni: false, traffic: "cluster".into(), client: client.into(), pace: None };
         tunnels.open(entry, Bounds { all: max, per_client: per_client_max })
     }
 
@@ -383,7 +461,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_a_small_part_of_an_idle_tunnels_2_kb() {
-        assert!(size_of::<Live>() <= 160, "{}", size_of::<Live>());
+        // Two words of it say what its cluster's counters have already: without them a scrape would cost every chunk a count.
+        assert!(size_of::<Live>() <= 192, "{}", size_of::<Live>());
         assert_eq!(size_of::<LiveGuard>(), 16);
     }
 }

@@ -15,8 +15,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::istio;
 use super::record::Asked;
-use crate::flow::{Ending, ErrorType, Limit, Outcome, Unfit};
+use crate::flow::{Ending, ErrorType, Limit, Outcome, Side, Unfit};
 
 /// How a DNS query ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,6 +327,34 @@ pub fn config_rejected() {
     METRICS.config_good.set(0);
 }
 
+/// What throughput is made of, since the process began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes from clients.
+    pub received: u64,
+    /// Bytes to clients.
+    pub sent: u64,
+    /// Flows that ended.
+    pub flows: u64,
+    /// Of these, refused by policy.
+    pub refused: u64,
+    /// Tunnels open now.
+    pub tunnels: i64,
+}
+
+/// All of them, as of now.
+pub fn totals() -> Totals {
+    let ends = |index: usize| METRICS.flows.iter().map(|kind| kind[index].value()).sum::<u64>();
+    let by_policy = |error: &&ErrorType| error.row().side == Side::Policy;
+    Totals {
+        received: METRICS.bytes_received.value(),
+        sent: METRICS.bytes_sent.value(),
+        flows: (0..ENDS).map(ends).sum(),
+        refused: ErrorType::ALL.iter().filter(by_policy).map(|error| ends(2 + ENDINGS.len() + *error as usize)).sum(),
+        tunnels: METRICS.tunnels_open.value(),
+    }
+}
+
 /// Everything, in the OpenMetrics text format 1.0.0 ([`CONTENT_TYPE`]).
 pub fn exposition() -> String {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
@@ -335,7 +364,9 @@ pub fn exposition() -> String {
         registry
     });
     let mut out = String::with_capacity(16 * 1024);
-    text::encode(&mut out, registry).expect("a String takes everything");
+    text::encode_registry(&mut out, registry).expect("a String takes everything");
+    istio::write(&mut out);
+    text::encode_eof(&mut out).expect("a String takes everything");
     out
 }
 
@@ -580,7 +611,7 @@ mod tests {
         let mut seen = HashSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, number) = line.rsplit_once(' ').expect("name and value");
-            assert!(name.starts_with("egret_"), "{line}");
+            assert!(name.starts_with("egret_") || name.starts_with("istio_"), "{line}");
             assert!(number.parse::<f64>().is_ok(), "{line}");
             assert!(seen.insert(name.to_owned()), "{line} stands twice");
         }

@@ -1,12 +1,18 @@
 //! What is written and counted of each flow: its line in the access log, its entry among the live tunnels, its share of the metrics.
 
+pub mod destinations;
+pub mod events;
 pub mod format;
+pub mod hosts;
+mod istio;
 pub mod live;
 pub mod metrics;
 pub mod pace;
 pub mod progress;
 pub mod record;
+pub mod refusals;
 pub mod shares;
+pub mod traffic;
 mod writer;
 
 use std::io;
@@ -25,6 +31,7 @@ pub use pace::{Pace, Paces};
 pub use progress::Progress;
 pub use record::{AccessRecord, Requested};
 pub use shares::{Bounds, Exceeded, Shares};
+pub use traffic::Traffic;
 
 use crate::flow::Source;
 use writer::{Sink, Writer};

@@ -3,11 +3,16 @@
 //! How a line looks is [`super::format`]'s; where it goes, the writer's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::format::flags;
 use super::progress::LineType;
-use super::{Account, metrics};
-use crate::flow::{DialTrace, Failure, Finding, Identity, ListenerKind, Outcome, Scheme, Source, Target};
+use super::traffic::{Done, Traffic};
+use super::{Account, metrics, refusals};
+use crate::flow::{
+    DialTrace, ErrorType, Failure, Finding, Identity, ListenerKind, Origin, Outcome, Scheme, Source, Target,
+};
 
 /// Everything the access log may say of one flow.
 ///
@@ -16,6 +21,8 @@ use crate::flow::{DialTrace, Failure, Finding, Identity, ListenerKind, Outcome, 
 #[derive(Debug)]
 pub struct AccessRecord {
     account: Arc<Account>,
+    /// Of the cluster, once one is known.
+    traffic: Option<Traffic>,
     pub(super) source: Arc<Source>,
     pub(super) started: Instant,
     pub(super) trace: DialTrace,
@@ -121,6 +128,7 @@ impl AccessRecord {
         };
         Box::new(Self {
             account,
+            traffic: None,
             source,
             started: Instant::now(),
             trace: DialTrace::default(),
@@ -204,6 +212,21 @@ impl AccessRecord {
             metrics::would_deny();
             self.keep(Field::WouldDeny, sentence.as_bytes());
         }
+    }
+
+    /// The cluster to whose counters the flow belongs.
+    pub fn counts_to(&mut self, traffic: &Traffic) {
+        self.traffic = Some(traffic.clone());
+    }
+
+    /// Policy refused the flow: it goes among the recent refusals.
+    pub fn note_refusal(&self, target: &Target, error: ErrorType, detail: &str, rule: Option<&Origin>) {
+        let asked = match self.asked {
+            Asked::Sni => refusals::Asked::Sni,
+            Asked::Http => refusals::Asked::Http(self.scheme),
+            Asked::Connect | Asked::Unreadable => refusals::Asked::Connect,
+        };
+        refusals::note(&self.source, asked, target, error, detail, rule);
     }
 
     /// The rule that refused (`file:line:column`).
@@ -357,9 +380,36 @@ impl AccessRecord {
     }
 }
 
+impl AccessRecord {
+    /// Counts a request, or a connection that was refused; open tunnels count themselves ([`super::Live`]).
+    fn count(&self) {
+        let traffic = self.traffic.as_ref().unwrap_or_else(|| Traffic::unknown());
+        let (workload, flags) = (&self.source.workload, flags(self));
+        if self.asked == Asked::Sni {
+            if matches!(self.outcome, Outcome::Failed { .. }) {
+                traffic.connection(workload, flags, |connections| {
+                    connections.opened.fetch_add(1, Ordering::Relaxed);
+                    connections.closed.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            return;
+        }
+        // A CONNECT is a request until it is answered; what follows is a connection.
+        let tunnel = self.asked == Asked::Connect && self.status == 200;
+        let (lasted, received, sent) = if tunnel {
+            (self.trace.dns + self.trace.connect, 0, 0)
+        } else {
+            (self.started.elapsed(), self.received, self.sent)
+        };
+        let flags = if tunnel { "-" } else { flags };
+        traffic.request(workload, &Done { code: self.status, flags, lasted, received, sent });
+    }
+}
+
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         metrics::flow_ended(self.asked, &self.outcome);
+        self.count();
         self.account.write(self);
     }
 }
@@ -384,7 +434,7 @@ mod tests {
     use super::*;
     use crate::account::testing::{account, account_off, source_from};
     use crate::account::{AccountSettings, Encoding, LogTarget};
-    use crate::flow::{Ending, ErrorType};
+    use crate::flow::Ending;
 
     const LIMIT: Duration = Duration::from_secs(10);
 

@@ -6,10 +6,14 @@
 mod access;
 pub mod address;
 mod answer;
+mod clusters;
 pub mod command;
+mod history;
 mod host;
+mod overview;
 mod pages;
 mod query;
+mod stream;
 mod tunnels;
 
 use std::convert::Infallible;
@@ -35,6 +39,7 @@ pub use address::{Address, Socket};
 pub use command::{Command, Commands, Reloaded};
 
 use address::Client;
+use history::History;
 use tunnels::Rates;
 
 /// What the operator's port tells about, and what it needs to know to do so.
@@ -49,6 +54,9 @@ pub struct Port {
     /// `admin.tokenFile`.
     token: ArcSwapOption<Token>,
     rates: Rates,
+    history: History,
+    /// Room for clients of `/events`.
+    streams: Arc<Semaphore>,
 }
 
 impl Port {
@@ -61,6 +69,8 @@ impl Port {
             names,
             token: ArcSwapOption::empty(),
             rates: Rates::default(),
+            history: History::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
     }
 
@@ -105,6 +115,10 @@ impl Asking {
 pub async fn serve(socket: Socket, port: Arc<Port>, stop: CancellationToken) {
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
+    let following = tokio::spawn({
+        let port = port.clone();
+        async move { port.history.follow().await }
+    });
     loop {
         let accepted = tokio::select! {
             biased;
@@ -128,12 +142,14 @@ pub async fn serve(socket: Socket, port: Arc<Port>, stop: CancellationToken) {
             }
         }
     }
+    following.abort();
     drop(socket);
     connections.close();
     connections.wait().await;
 }
 
 const CONNECTIONS_MAX: usize = 64; // further ones wait in the kernel; each ends after CONNECTION_TIME, unless its page needs longer
+const STREAMS_MAX: usize = 16; // each holds a connection for minutes; the others stay for everybody else
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 const HEAD_TIME: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 16 * 1024;

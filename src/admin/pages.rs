@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, HOST, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, HOST, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -11,10 +11,12 @@ use tokio::time::timeout;
 
 use super::access::{self, Denied};
 use super::answer::{Answer, json, text, with_type};
+use super::clusters;
 use super::command::Command;
 use super::query::Query;
 use super::tunnels::{self, Wanted};
 use super::{Asking, Port, host};
+use super::{overview, stream};
 use crate::account::metrics;
 use crate::flow::Ending;
 
@@ -24,13 +26,24 @@ egret, the operator's port
 /healthz           200 while the process lives
 /readyz            200 while it takes new work (alias /healthz/ready)
 /metrics           for Prometheus (alias /stats/prometheus)
+/clusters          clusters and their addresses as Envoy shows them: ?format=text|json &filter= &limit=
 /tunnels           open tunnels: ?sort=rate|bytes|age|id|target|client &order=desc|asc &limit= &offset= &filter=
+/refusals          what was refused of late, and the YAML that would allow it: ?limit=
+/destinations      where most bytes go: ?limit=
+/history           throughput of the last 300 seconds
+/events            server-sent events: opened, closed, refused, reload, drain
+/overview          most of the above in one document
+a browser gets a page that shows it
 
 over a unix socket, or with the token of admin.tokenFile:
 POST /reload             reads the configuration again; the answer is its report
 POST /drain              begins the orderly end, as SIGTERM does
 POST /tunnels/ID/kill    ends an open tunnel
 ";
+
+const HTML: &str = include_str!("page/index.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
 
 /// Everything that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +53,14 @@ enum Page {
     Ready,
     Metrics,
     Tunnels,
+    Overview,
+    Destinations,
+    Refusals,
+    History,
+    Events,
+    Style,
+    Script,
+    Clusters,
     Reload,
     Drain,
     Kill(u64),
@@ -54,6 +75,14 @@ impl Page {
             "/readyz" | "/healthz/ready" => Self::Ready,
             "/metrics" | "/stats/prometheus" => Self::Metrics,
             "/tunnels" => Self::Tunnels,
+            "/overview" => Self::Overview,
+            "/destinations" => Self::Destinations,
+            "/refusals" => Self::Refusals,
+            "/history" => Self::History,
+            "/events" => Self::Events,
+            "/page.css" => Self::Style,
+            "/page.js" => Self::Script,
+            "/clusters" => Self::Clusters,
             "/reload" => Self::Reload,
             "/drain" => Self::Drain,
             _ => Self::Kill(path.strip_prefix("/tunnels/")?.strip_suffix("/kill")?.parse().ok()?),
@@ -92,14 +121,18 @@ pub(super) async fn answer(request: Request<Incoming>, asking: Asking) -> Answer
         return not_allowed("GET, HEAD", "GET and HEAD only\n");
     }
     let query = Query::new(request.uri().query());
-    look(page, &query, port).await.unwrap_or_else(|sentence| text(StatusCode::BAD_REQUEST, sentence))
+    if page == Page::Index && wants_html(&request) {
+        return with_type(StatusCode::OK, "text/html; charset=utf-8", HTML);
+    }
+    look(page, &query, &asking).await.unwrap_or_else(|sentence| text(StatusCode::BAD_REQUEST, sentence))
 }
 
 /// Answers what changes nothing.
 ///
 /// # Errors
 /// What is wrong with the query.
-async fn look(page: Page, query: &Query<'_>, port: &Arc<Port>) -> Result<Answer, String> {
+async fn look(page: Page, query: &Query<'_>, asking: &Asking) -> Result<Answer, String> {
+    let port = &asking.port;
     Ok(match page {
         Page::Index => text(StatusCode::OK, INDEX),
         Page::Alive => text(StatusCode::OK, "ok\n"),
@@ -107,11 +140,49 @@ async fn look(page: Page, query: &Query<'_>, port: &Arc<Port>) -> Result<Answer,
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
-        Page::Metrics => with_type(StatusCode::OK, metrics::CONTENT_TYPE, metrics::exposition()),
+        Page::Metrics => {
+            aside(port, |port| {
+                port.proxy.tunnels.settle();
+                with_type(StatusCode::OK, metrics::CONTENT_TYPE, metrics::exposition())
+            })
+            .await
+        }
         Page::Tunnels => {
             let wanted = Wanted::parse(query)?;
             aside(port, move |port| json(StatusCode::OK, &tunnels::list(&port.proxy, &port.rates, &wanted))).await
         }
+        Page::Clusters => {
+            let wanted = clusters::Wanted::parse(query)?;
+            aside(port, move |port| match wanted.json {
+                true => json(StatusCode::OK, &clusters::json(&port.proxy, &wanted)),
+                false => text(StatusCode::OK, clusters::text(&port.proxy, &wanted)),
+            })
+            .await
+        }
+        Page::Overview => {
+            let trusted = asking.trusted;
+            aside(port, move |port| json(StatusCode::OK, &overview::overview(port, trusted))).await
+        }
+        Page::Destinations => {
+            let limit = query.number("limit", 20, 1..=500)?;
+            aside(port, move |port| json(StatusCode::OK, &overview::part("destinations", overview::top(port, limit))))
+                .await
+        }
+        Page::Refusals => {
+            let limit = query.number("limit", 50, 1..=200)?;
+            let refused = move |port: &Port| overview::refused(&port.proxy.snapshot.load(), limit);
+            aside(port, move |port| json(StatusCode::OK, &overview::part("refusals", refused(port)))).await
+        }
+        Page::History => json(StatusCode::OK, &overview::part("history", port.history.list())),
+        Page::Events => match port.streams.clone().try_acquire_owned() {
+            Ok(permit) => {
+                asking.needs(stream::STREAM_TIME);
+                stream::events(permit)
+            }
+            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "too many follow already\n"),
+        },
+        Page::Style => with_type(StatusCode::OK, "text/css; charset=utf-8", STYLE),
+        Page::Script => with_type(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT),
         Page::Reload | Page::Drain | Page::Kill(_) => unreachable!("these change something"),
     })
 }
@@ -170,6 +241,12 @@ async fn aside(port: &Arc<Port>, make: impl FnOnce(&Port) -> Answer + Send + 'st
     let port = port.clone();
     let made = tokio::task::spawn_blocking(move || make(&port)).await;
     made.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "a bug of ours; the log says more\n"))
+}
+
+/// Browsers say so; curl takes anything, and gets text.
+fn wants_html<B>(request: &Request<B>) -> bool {
+    let accepted = request.headers().get_all(ACCEPT);
+    accepted.iter().any(|value| value.to_str().is_ok_and(|value| value.contains("text/html")))
 }
 
 fn deny(denied: Denied) -> Answer {

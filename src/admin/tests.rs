@@ -70,9 +70,9 @@ impl Running {
     fn open(&self, client: &str, target: &str) -> LiveGuard {
         let target = Target::parse_authority(target.as_bytes()).unwrap();
         let source = Arc::new(source_from(client.parse().unwrap()));
-        let cluster = format!("outbound|{}||{}", target.port, target.host).into();
+        let cluster = format!("outbound|{}||{}", target.port, target.host);
         let client = source.peer.ip();
-        let entry = Entry { source, target, by_sni: false, cluster, client, pace: None };
+        let entry = Entry { source, target, by_sni: false, traffic: cluster.into(), client, pace: None };
         self.port.proxy.tunnels.open(entry, Bounds { all: 100, per_client: 100 }).unwrap()
     }
 

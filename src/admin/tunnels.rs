@@ -190,7 +190,7 @@ impl Row {
             source: live.source.clone(),
             target: live.target.clone(),
             by_sni: live.by_sni,
-            cluster: live.cluster.clone(),
+            cluster: live.traffic.cluster().clone(),
             age: now.saturating_duration_since(live.opened),
             bytes: Bytes { received: live.received(), sent: live.sent() },
             rate: (0.0, 0.0),

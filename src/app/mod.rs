@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
@@ -36,7 +37,7 @@ use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
 use crate::accept::passed::PassedSockets;
-use crate::account::{Account, AccountError, Paces, Shares, Tunnels, metrics, progress};
+use crate::account::{Account, AccountError, Paces, Shares, Tunnels, events, metrics, progress};
 use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::settings::Sandbox;
 use crate::config::{Code, Diagnostics, Severity};
@@ -273,8 +274,15 @@ impl App {
         self.stop(deadline, signals).await
     }
 
-    /// Compiles the configuration anew, off the workers, and puts it in force; if anything is wrong with it, the old one stays.
+    /// Reads the configuration again, and tells those who follow what became of it.
     async fn reload(&mut self, why: &str) -> ReloadReport {
+        let reloaded = self.compile_and_apply(why).await;
+        events::tell("reload", || serde_json::to_value(&reloaded).expect("text and numbers only"));
+        reloaded
+    }
+
+    /// Compiles the configuration anew, off the workers, and puts it in force; if anything is wrong with it, the old one stays.
+    async fn compile_and_apply(&mut self, why: &str) -> ReloadReport {
         let started = Instant::now();
         service::reloading();
         let reloaded = self.load_and_apply(why, started).await;
@@ -401,6 +409,10 @@ impl App {
 
     async fn stop(&mut self, deadline: Option<Duration>, signals: &mut Signals) -> End {
         service::stopping();
+        events::tell(
+            "drain",
+            || json!({ "tunnels": self.proxy.tunnels.len(), "deadline_s": deadline.map(|deadline| deadline.as_secs_f64()) }),
+        );
         self.listeners.close();
         tracing::info!(
             tunnels = self.proxy.tunnels.len(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
 
+use crate::account::hosts::{ClusterHosts, Connection, HostCounts, Request};
 use crate::flow::Host;
 use crate::route::Cluster;
 use crate::route::cluster::{Balancing, Endpoint, EndpointAddress};
@@ -16,6 +17,7 @@ use crate::route::cluster::{Balancing, Endpoint, EndpointAddress};
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
     clusters: Mutex<HashMap<Arc<str>, Arc<ClusterState>>>,
+    hosts: Mutex<HashMap<Arc<str>, Arc<ClusterHosts>>>,
 }
 
 /// Live state of one cluster.
@@ -35,6 +37,7 @@ enum Key {
 /// One open flow at one endpoint, and at the address of it that was taken. Counted until it is dropped.
 #[derive(Debug, Default)]
 pub struct Lease {
+    request: Option<Request>,
     endpoint: Option<Counted>,
     address: Option<Counted>,
 }
@@ -45,6 +48,7 @@ struct Counted(Arc<AtomicU32>);
 /// A lease of a connection that no flow uses now: it keeps its place but does not count.
 #[derive(Debug, Default)]
 pub(super) struct ParkedLease {
+    connection: Option<Connection>,
     endpoint: Option<Arc<AtomicU32>>,
     address: Option<Arc<AtomicU32>>,
 }
@@ -53,6 +57,23 @@ const CLUSTERS_MIN: usize = 1024; // below that many, clusters that vanished are
 const ADDRESSES_MIN: usize = 64; // the same for addresses of one cluster
 
 impl Endpoints {
+    /// The counters of a cluster's addresses; those of a cluster of this name in an earlier snapshot, if there was one.
+    pub(super) fn hosts<'c>(&self, cluster: &'c Cluster) -> &'c Arc<ClusterHosts> {
+        cluster.traffic.hosts(|| {
+            let mut hosts = lock(&self.hosts);
+            if hosts.len() >= CLUSTERS_MIN && hosts.len().is_power_of_two() {
+                hosts.retain(|_, hosts| Arc::strong_count(hosts) > 1 || hosts.is_used());
+            }
+            hosts.entry(cluster.name.clone()).or_default().clone()
+        })
+    }
+
+    /// All of them, by name.
+    pub(super) fn all_hosts(&self) -> Vec<(Arc<str>, Arc<ClusterHosts>)> {
+        let hosts = lock(&self.hosts);
+        hosts.iter().map(|(name, hosts)| (name.clone(), hosts.clone())).collect()
+    }
+
     /// The live state of a cluster.
     pub(super) fn of(&self, cluster: &Cluster) -> Arc<ClusterState> {
         let mut clusters = lock(&self.clusters);
@@ -86,7 +107,7 @@ impl ClusterState {
             }
         };
         let endpoint = Some(self.count(Key::of(&endpoints[index].at)));
-        Some((index, Lease { endpoint, address: None }))
+        Some((index, Lease { endpoint, ..Lease::default() }))
     }
 
     /// Puts the address first that a flow should take, of one answer's addresses of one family.
@@ -180,22 +201,46 @@ fn gcd(a: u64, b: u64) -> u64 {
 }
 
 impl Lease {
+    /// A flow on a connection that stands.
+    pub(super) fn on(connection: Connection) -> Self {
+        Self { request: Some(connection.request()), ..Self::default() }
+    }
+
+    /// TLS on the connection failed.
+    pub(super) fn connect_failed(&self) {
+        self.request.iter().for_each(Request::connect_failed);
+    }
+
+    /// The counters of the address at the other end, if it has one.
+    pub fn host(&self) -> Option<&Arc<HostCounts>> {
+        self.request.as_ref()?.host()
+    }
+
     /// This lease, with the parts of `other` that it lacks.
     pub(super) fn or(self, other: Self) -> Self {
-        Self { endpoint: self.endpoint.or(other.endpoint), address: self.address.or(other.address) }
+        Self {
+            request: self.request.or(other.request),
+            endpoint: self.endpoint.or(other.endpoint),
+            address: self.address.or(other.address),
+        }
     }
 
     /// The connection goes to the pool: no flow any more.
     pub(super) fn park(self) -> ParkedLease {
         let parked = |counted: Option<Counted>| counted.map(|counted| counted.0.clone());
-        ParkedLease { endpoint: parked(self.endpoint), address: parked(self.address) }
+        let connection = self.request.and_then(Request::release);
+        ParkedLease { connection, endpoint: parked(self.endpoint), address: parked(self.address) }
     }
 }
 
 impl ParkedLease {
     /// The connection leaves the pool for another flow.
     pub(super) fn resume(self) -> Lease {
-        Lease { endpoint: self.endpoint.map(Counted::new), address: self.address.map(Counted::new) }
+        Lease {
+            request: self.connection.map(Connection::request),
+            endpoint: self.endpoint.map(Counted::new),
+            address: self.address.map(Counted::new),
+        }
     }
 }
 

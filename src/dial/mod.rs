@@ -31,6 +31,7 @@ use self::own::Before;
 use self::pool::Pool;
 use self::resolve::Resolver;
 use self::tcp::{Pacing, RaceError};
+use crate::account::hosts::{ClusterHosts, Connection};
 use crate::account::metrics;
 use crate::flow::{DialTrace, Host, Limit, Name, Target};
 use crate::http1::HeadLimits;
@@ -201,6 +202,11 @@ impl Dialer {
         self.settings.load().tcp_user_timeout
     }
 
+    /// The clusters that were ever dialled, with what is counted of their addresses.
+    pub fn hosts(&self) -> Vec<(Arc<str>, Arc<ClusterHosts>)> {
+        self.endpoints.all_hosts()
+    }
+
     /// Dials under way.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
@@ -249,7 +255,13 @@ impl Dialer {
         };
         if let Some(tls) = &cluster.tls {
             let name = sni(tls, &target.host);
-            stream = Box::pin(originate(way, tls, &name, stream, began, trace)).await?;
+            stream = match Box::pin(originate(way, tls, &name, stream, began, trace)).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    lease.connect_failed();
+                    return Err(error);
+                }
+            };
         }
         Ok(Dialed::fresh(stream, lease, trace))
     }
@@ -377,7 +389,7 @@ impl Dialer {
             Discovery::Asked { port } => {
                 let port = port.unwrap_or(way.target.port);
                 match &way.target.host {
-                    Host::Ip(ip) => self.reach_address(way, SocketAddr::new(*ip, port), false, trace).await,
+                    Host::Ip(ip) => self.reach_address(way, SocketAddr::new(*ip, port), None, false, trace).await,
                     Host::Name(name) => Box::pin(self.reach_name(way, name, port, None, trace)).await,
                 }
             }
@@ -426,7 +438,7 @@ impl Dialer {
     ) -> Result<Reached, DialError> {
         match &endpoint.at {
             EndpointAddress::Host(Host::Ip(ip), port) => {
-                self.reach_address(way, SocketAddr::new(*ip, *port), true, trace).await
+                self.reach_address(way, SocketAddr::new(*ip, *port), None, true, trace).await
             }
             EndpointAddress::Host(Host::Name(name), port) => {
                 let state = self.endpoints.of(way.cluster);
@@ -454,6 +466,7 @@ impl Dialer {
         &self,
         way: Way<'_>,
         peer: SocketAddr,
+        name: Option<&str>,
         spelled: bool,
         trace: &mut DialTrace,
     ) -> Result<Reached, DialError> {
@@ -461,9 +474,11 @@ impl Dialer {
         let began = Instant::now();
         trace.upstream = Some(peer);
         trace.attempts += 1;
-        let connected = attempt(way, peer, before, began).await;
+        let connection = Connection::begin(self.endpoints.hosts(way.cluster).host(peer, name));
+        let connected = attempt(way, connection, peer, before, began).await;
         trace.connect += began.elapsed();
-        Ok(Reached { stream: connected?.into(), lease: Lease::default(), began })
+        let (stream, connection) = connected?;
+        Ok(Reached { stream: stream.into(), lease: Lease::on(connection), began })
     }
 
     /// The addresses of a name as a dial would find them, none of them judged: what `explain --resolve` asks for.
@@ -500,7 +515,7 @@ impl Dialer {
         let started = Instant::now();
         let lookup = self.resolver.load().lookup(name);
         if let Some(ip) = lookup.sole_address() {
-            return self.reach_address(way, SocketAddr::new(ip, port), false, trace).await;
+            return self.reach_address(way, SocketAddr::new(ip, port), Some(name.as_str()), false, trace).await;
         }
         let settings = self.settings.load_full();
         let pacing = Pacing {
@@ -521,6 +536,7 @@ impl Dialer {
             None => {}
         };
         let (mut resolved, mut upstream, mut attempts) = (None, None, 0);
+        let hosts = self.endpoints.hosts(way.cluster);
         let begin = |ip: IpAddr| {
             let now = Instant::now();
             resolved.get_or_insert(now);
@@ -529,7 +545,8 @@ impl Dialer {
             tracing::debug!(%peer, %name, "dialling");
             upstream = Some(peer);
             attempts += 1;
-            Ok(attempt(way, peer, before, now))
+            let connection = Connection::begin(hosts.host(peer, Some(name.as_str())));
+            Ok(attempt(way, connection, peer, before, now))
         };
         let raced = tcp::race(lookup, pacing, arrange, begin).await;
         let began = resolved.unwrap_or_else(Instant::now);
@@ -537,9 +554,9 @@ impl Dialer {
         trace.connect += began.elapsed();
         trace.attempts += attempts;
         let failed = match raced {
-            Ok((ip, stream)) => {
+            Ok((ip, (stream, connection))) => {
                 trace.upstream = Some(SocketAddr::new(ip, port));
-                let mut lease = Lease::default();
+                let mut lease = Lease::on(connection);
                 if let Some(state) = state {
                     state.count_address(&mut lease, ip, port);
                 }
@@ -621,7 +638,23 @@ impl Dialer {
 }
 
 /// Connects to an address that was judged; what only the connected socket tells is judged on it.
-async fn attempt(way: Way<'_>, peer: SocketAddr, before: Before, began: Instant) -> Result<TcpStream, DialError> {
+async fn attempt(
+    way: Way<'_>,
+    connection: Connection,
+    peer: SocketAddr,
+    before: Before,
+    began: Instant,
+) -> Result<(TcpStream, Connection), DialError> {
+    match connect_to(way, peer, before, began).await {
+        Ok(stream) => Ok((stream, connection)),
+        Err(error) => {
+            connection.failed();
+            Err(error)
+        }
+    }
+}
+
+async fn connect_to(way: Way<'_>, peer: SocketAddr, before: Before, began: Instant) -> Result<TcpStream, DialError> {
     let until = way.deadline.min(began + way.cluster.connect_timeout);
     let failed = |source| DialError::Connect { peer: peer.to_string().into(), source };
     let stream = match timeout_at(until.into(), tcp::connect(peer, &way.cluster.source)).await {

@@ -66,12 +66,12 @@ const RESOLUTION_DELAY: Duration = Duration::from_millis(50); // RFC 8305 §3: I
 ///
 /// # Errors
 /// See [`RaceError`].
-pub(super) async fn race<F: Future<Output = Result<TcpStream, DialError>>>(
+pub(super) async fn race<T, F: Future<Output = Result<T, DialError>>>(
     mut lookup: Lookup,
     pacing: Pacing,
     mut arrange: impl FnMut(&mut Vec<IpAddr>),
     mut attempt: impl FnMut(IpAddr) -> Result<F, DialError>,
-) -> Result<(IpAddr, TcpStream), RaceError> {
+) -> Result<(IpAddr, T), RaceError> {
     let mut queue = Queue::default();
     let mut running = FuturesUnordered::new();
     let mut failed = Failures::default();

@@ -86,7 +86,7 @@ fn paced(
     });
     let target = Target::parse_authority(b"example.com:443").unwrap();
     let client = source.peer.ip();
-    let entry = Entry { source, target, by_sni: false, cluster: "cluster".into(), client, pace };
+    let entry = Entry { source, target, by_sni: false, traffic: "cluster".into(), client, pace };
     let live = tunnels.open(entry, Bounds { all: 10_000, per_client: 10_000 }).unwrap();
     Relay::new(downstream, upstream, live, limits, None)
 }

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::account::Traffic;
 use crate::flow::{Host, Name, Origin, Target};
 use crate::route::addresses::AddressRules;
 use crate::tls::ClientTls;
 
 /// Compiled from a service port, an optional subset and the DestinationRule that covers it. Live state (connections, counters,
-/// ejections) is not here but in `dial`, keyed by [`Cluster::name`], so that it survives a reload.
+/// ejections) is not here but in `dial` and `account`, keyed by [`Cluster::name`], so that it survives a reload;
+/// [`Cluster::traffic`] leads there without a look-up.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// Istio's name: `outbound|443||api.example.com`, `PassthroughCluster`.
@@ -35,6 +37,8 @@ pub struct Cluster {
     pub idle_timeout: Option<Duration>,
     /// `connectionPool.http.maxRequestsPerConnection`; 0: no limit, 1: no keep-alive.
     pub requests_per_connection_max: u32,
+    /// What is counted of flows to it.
+    pub traffic: Traffic,
 }
 
 /// Where the addresses of a cluster come from (ServiceEntry `resolution`; CONTRACT "resolution on explicit listeners").

@@ -65,6 +65,13 @@ impl Routes {
         self.tls.iter().find(fits)
     }
 
+    /// Every cluster that one of the routes leads to.
+    pub fn for_each_cluster(&self, look: &mut dyn FnMut(&Cluster)) {
+        let tls = self.tls.iter().map(|route| &route.to);
+        let tcp = self.tcp.iter().map(|route| &route.to);
+        self.http.iter().chain(tls).chain(tcp).for_each(|to| look(&to.cluster));
+    }
+
     /// The tcp route for a host asked for; subnets cover literals only.
     pub fn tcp(&self, host: &Host) -> Option<&Destination> {
         let fits = |ip: Option<IpAddr>, subnets: &IpSet| ip.is_some_and(|ip| subnets.contains(ip));

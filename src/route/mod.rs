@@ -6,6 +6,7 @@ pub mod consistency;
 pub mod hosts;
 pub mod http;
 mod nearest;
+pub mod remedy;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

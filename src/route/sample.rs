@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cluster::{Balancing, Endpoint, EndpointAddress};
 use super::snapshot::{Mode, Outbound, Snapshot, View};
 use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, Via, consistency};
+use crate::account::Traffic;
 use crate::flow::{Ask, Flow, ListenerKind, ListenerName, Origin, Request, Scheme, Source, Target, Workload};
 
 pub(crate) fn origin(resource: &str, line: u32) -> Origin {
@@ -26,6 +27,7 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         balancing: Balancing::default(),
         idle_timeout: None,
         requests_per_connection_max: 0,
+        traffic: Traffic::new(name.into(), "".into()),
     })
 }
 

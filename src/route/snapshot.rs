@@ -257,6 +257,11 @@ impl View {
         self.hosts.find_covering(pattern)
     }
 
+    /// Where flows to unknown targets go, if they may.
+    pub fn unknown(&self) -> &Arc<Cluster> {
+        &self.unknown
+    }
+
     /// All service ports, in no order; those with several addresses more than once.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.hosts.values().flatten()

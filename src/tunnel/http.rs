@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::Proxy;
 use super::exchange::{Downstream, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange};
 use super::headers::{self, Outbound};
-use crate::account::AccessRecord;
+use crate::account::{AccessRecord, destinations};
 use crate::dial::PoolKey;
 use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
@@ -94,8 +94,13 @@ impl Proxy {
         };
         loop {
             record.trace_mut().reused = reused;
+            let host = upstream.dialed.lease.host().cloned();
             match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
                 Ok(mut exchanged) => {
+                    destinations::note(plan.target, exchanged.received + exchanged.sent);
+                    if let Some(host) = host {
+                        if exchanged.head.status() < 500 { host.succeeded() } else { host.erred() }
+                    }
                     if let Some(upstream) = reusable(&mut exchanged, cluster) {
                         // What authenticated a client once is that client's to its end, whatever later requests on it look like.
                         if owned || exchanged.connection_bound_auth {
@@ -114,7 +119,16 @@ impl Proxy {
                     let detail = format!("{} closed the connection without an answer", plan.target);
                     return Err(ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail)));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    match (host, &error) {
+                        (Some(host), ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => {
+                            host.timed_out();
+                        }
+                        (Some(host), ExchangeError::Failed(_)) => host.erred(),
+                        _ => {}
+                    }
+                    return Err(error);
+                }
             }
         }
     }

@@ -19,10 +19,12 @@ use tokio::io::AsyncWriteExt;
 
 use self::patience::Patience;
 use crate::account::live::{Entry, LiveGuard};
-use crate::account::{AccessRecord, Account, Bounds, Exceeded, Pace, Paces, Shares, Tunnels, metrics};
+use crate::account::{AccessRecord, Account, Bounds, Exceeded, Pace, Paces, Shares, Traffic, Tunnels, metrics};
 use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{Ask, Ending, ErrorType, Failure, Finding, Flow, Limit, Limits, Outcome, Source, Speaks, Target};
+use crate::flow::{
+    Ask, Ending, ErrorType, Failure, Finding, Flow, Limit, Limits, Outcome, Side, Source, Speaks, Target,
+};
 use crate::relay::{Guard, Relay, RelayEnd, RelayLimits};
 use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
@@ -107,13 +109,16 @@ impl Proxy {
         match choice.verdict {
             Ok(route) => {
                 let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
+                record.counts_to(&route.cluster.traffic);
                 record.routed(&route.cluster.name, if named { &route.name } else { "" }, would_deny);
                 Ok(route)
             }
             Err(refusal) => {
                 if let Some(cluster) = refusal.cluster() {
+                    record.counts_to(Traffic::black_hole());
                     record.routed(cluster, if named { BLOCK_ALL } else { "" }, None);
                 }
+                record.note_refusal(&flow.target, refusal.error, &refusal.detail, refusal.origin.as_ref());
                 if let Some(origin) = &refusal.origin {
                     record.refused_by(&origin.to_string());
                 }
@@ -130,6 +135,7 @@ impl Proxy {
         let Opening { route, source, target, by_sni, received_via } = opening;
         let live = self.enter(route, source, by_sni, target)?;
         let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, received_via, record).await?;
+        lease.host().into_iter().for_each(|host| host.succeeded());
         // By SNI the hello was judged before it was routed.
         let guard = route.expected.as_ref().filter(|_| !by_sni).map(|expected| Guard::new(expected.clone()));
         Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout, guard })
@@ -163,6 +169,7 @@ impl Proxy {
         let idle = opened.idle.unwrap_or(limits.tunnel_idle);
         let user_timeout = self.dialer.tcp_user_timeout();
         let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
+        opened.live.begin();
         let relay = Relay::new(downstream, opened.upstream, opened.live, limits, opened.guard);
         if self.account.logs_starts() {
             record.opened();
@@ -180,7 +187,7 @@ impl Proxy {
         let _dialling = self.dialling(record.source())?;
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| failed(&error, target))
+        dialed.map_err(|error| failed(&error, target, record))
     }
 
     /// Connects to a parent that is asked for `target` in absolute-form.
@@ -188,7 +195,7 @@ impl Proxy {
         let _dialling = self.dialling(record.source())?;
         let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
         let dialed = self.dialer.dial_parent(hop, target, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| failed(&error, target))
+        dialed.map_err(|error| failed(&error, target, record))
     }
 
     fn enter(&self, route: &Route, source: &Arc<Source>, by_sni: bool, target: &Target) -> Result<LiveGuard, Failure> {
@@ -199,7 +206,7 @@ impl Proxy {
             source: source.clone(),
             target: target.clone(),
             by_sni,
-            cluster: route.cluster.name.clone(),
+            traffic: route.cluster.traffic.clone(),
             client,
             pace: self.paces.bytes(client),
         };
@@ -258,11 +265,14 @@ fn over(limit: Limit, bound: usize, what: &str) -> Failure {
     Failure::new(ErrorType::Overloaded, format!("the limit of {bound} {what} is reached"))
 }
 
-fn failed(error: &DialError, target: &Target) -> Failure {
+fn failed(error: &DialError, target: &Target, record: &AccessRecord) -> Failure {
     let failure = error.failure(target);
     metrics::dial_failed(failure.error);
     if error.is_for_want_of_descriptors() {
         metrics::limit_reached(Limit::Descriptors);
+    }
+    if failure.error.row().side == Side::Policy {
+        record.note_refusal(target, failure.error, &failure.log, None);
     }
     failure
 }
@@ -311,6 +321,9 @@ impl<H> Tunnel<H> {
 
 fn account(mut record: Box<AccessRecord>, relay: &Relay, end: RelayEnd) {
     record.moved(relay.live().received(), relay.live().sent());
+    if let RelayEnd::Early(why) = end {
+        relay.live().ended(why);
+    }
     if let Some((finding, expected)) = relay.finding() {
         record.inconsistent(finding, end == RelayEnd::Refused);
         record.refused_by(&expected.policy.origin.to_string());

@@ -1,6 +1,8 @@
 //! The operator's port, asked as operators do.
 
 mod changes;
+mod counts;
+mod page;
 
 use std::path::Path;
 use std::process::Command;

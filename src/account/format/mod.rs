@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::record::{AccessRecord, Message};
 use crate::flow::put_ip;
 use escape::Place;
+pub(super) use operator::flags;
 use operator::{Operator, Shown};
 
 /// `mesh.accessLogEncoding`.

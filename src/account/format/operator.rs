@@ -275,7 +275,8 @@ fn termination(record: &AccessRecord) -> &'static str {
     if record.refused && record.status != 0 { "" } else { reason(record) }
 }
 
-fn flags(record: &AccessRecord) -> &'static str {
+/// Envoy's flags of how the flow ended.
+pub(in crate::account) fn flags(record: &AccessRecord) -> &'static str {
     match &record.outcome {
         Outcome::Complete => "-",
         Outcome::Failed { error, .. } => error.row().flag,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::stages::StageReport;
-use super::suggest::Suggestion;
 use crate::flow::{Name, Origin, Target, Workload};
 use crate::route::cluster::{EndpointAddress, Sni};
+use crate::route::remedy::Remedy;
 use crate::route::{Cluster, Discovery, Hop, Nearest, Origination, Via};
 
 /// `egret explain -o json`, key by key (CONTRACT).
@@ -36,7 +36,7 @@ pub(super) struct Explanation {
     /// The ServiceEntry that an `allow` entry stands for.
     pub(super) expansion: Option<String>,
     /// YAML that would allow what is refused.
-    pub(super) suggestions: Vec<Suggestion>,
+    pub(super) suggestions: Vec<Remedy>,
     /// Names whose addresses would decide.
     #[serde(skip)]
     pub(super) names: Vec<Name>,

@@ -8,6 +8,7 @@ use super::credentials::{Credentials, Missing};
 use super::notes::Notes;
 use super::rules::{Rule, Rules};
 use super::services::{Declared, Registry};
+use crate::account::Traffic;
 use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
 use crate::config::kinds::destination_rule::{Balancer, Settings as PortSettings, Subset, Tls, TlsMode};
@@ -92,6 +93,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     pub(super) fn unknown(&mut self, notes: &mut Notes<'_>) -> Arc<Cluster> {
         let origin = super::policy_origin(self.settings);
         let plain = Cluster {
+            traffic: Traffic::new(PASSTHROUGH_CLUSTER.into(), origin.resource.clone()),
             name: PASSTHROUGH_CLUSTER.into(),
             origin: origin.clone(),
             discovery: Discovery::Asked { port: None },
@@ -243,9 +245,12 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         let settings = rule.map(|rule| rule.settings(subset, port)).unwrap_or_default();
         let pool = settings.pool.unwrap_or_default();
         let source = &entry.annotations.source;
+        let name = cluster_name(port, subset.map(|subset| &subset.name), &declared.host);
+        let origin = entry.origin(declared.port.span);
         Cluster {
-            name: cluster_name(port, subset.map(|subset| &subset.name), &declared.host),
-            origin: entry.origin(declared.port.span),
+            traffic: Traffic::new(name.clone(), origin.resource.clone()),
+            name,
+            origin,
             discovery: discovery(declared, subset, settings.balancer, &self.settings.files.sockets, notes),
             via: Via::Direct,
             tls: self.origination(declared, rule, subset, &settings, notes),
@@ -293,9 +298,12 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
 
     fn missing(&self, place: &Place, sentence: Arc<str>) -> Cluster {
         let subset = place.subset.as_deref().unwrap_or_default();
+        let name: Arc<str> = format!("outbound|{}|{subset}|{}", place.port, place.host).into();
+        let origin = Origin::default();
         Cluster {
-            name: format!("outbound|{}|{subset}|{}", place.port, place.host).into(),
-            origin: Origin::default(),
+            traffic: Traffic::new(name.clone(), origin.resource.clone()),
+            name,
+            origin,
             discovery: Discovery::Missing(sentence),
             via: Via::Direct,
             tls: None,

@@ -1,6 +1,7 @@
 //! What integration tests share: a running Egret, origins for it to reach, and a client that speaks plainly.
 
 pub(crate) mod certificates;
+pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod dns;

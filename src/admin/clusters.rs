@@ -1,0 +1,173 @@
+//! `/clusters`: every cluster with its addresses and what is counted of them, in Envoy's text, or its JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::query::Query;
+use crate::account::hosts::{ClusterHosts, HostCounts};
+use crate::flow::Host;
+use crate::route::cluster::EndpointAddress;
+use crate::route::{Cluster, Discovery, Snapshot, Via};
+use crate::tunnel::Proxy;
+
+/// Which of them are wanted.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) json: bool,
+    limit: usize,
+    filter: String,
+}
+
+const LIMIT: usize = 1000;
+const LIMIT_MAX: usize = 100_000;
+/// Istio's proxies have no bound unless a DestinationRule sets one, and say it so.
+const NO_BOUND: u32 = u32::MAX;
+
+impl Wanted {
+    /// Reads `format`, `limit`, `filter` (a part of the name).
+    ///
+    /// # Errors
+    /// A sentence on the first that makes no sense.
+    pub(super) fn parse(query: &Query<'_>) -> Result<Self, String> {
+        Ok(Self {
+            json: query.one_of("format", &[("text", false), ("json", true)])?,
+            limit: query.number("limit", LIMIT, 1..=LIMIT_MAX)?,
+            filter: query.get("filter").unwrap_or_default().into_owned(),
+        })
+    }
+}
+
+/// One cluster: in the rules, or dialled by flows of earlier ones that are still open.
+#[derive(Default)]
+struct Shown {
+    /// Addresses that the rules spell, with their weight.
+    spelled: BTreeMap<SocketAddr, u32>,
+    hosts: Option<Arc<ClusterHosts>>,
+}
+
+struct Line {
+    peer: SocketAddr,
+    host: Arc<HostCounts>,
+    weight: u32,
+}
+
+fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
+    let mut all: BTreeMap<Arc<str>, Shown> = BTreeMap::new();
+    for (name, hosts) in proxy.dialer.hosts() {
+        if name.contains(&wanted.filter) {
+            all.entry(name).or_default().hosts = Some(hosts);
+        }
+    }
+    for_each_cluster(&proxy.snapshot.load(), &mut |cluster| {
+        if !cluster.name.contains(&wanted.filter) {
+            return;
+        }
+        let shown = all.entry(cluster.name.clone()).or_default();
+        if let Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } = &cluster.discovery {
+            for endpoint in endpoints {
+                if let EndpointAddress::Host(Host::Ip(ip), port) = endpoint.at {
+                    shown.spelled.insert(SocketAddr::new(ip, port), endpoint.weight);
+                }
+            }
+        }
+    });
+    all
+}
+
+/// Every cluster that a rule leads to, some more than once.
+pub(super) fn for_each_cluster(snapshot: &Snapshot, look: &mut dyn FnMut(&Cluster)) {
+    let mut with_parent = |cluster: &Cluster| {
+        look(cluster);
+        if let Via::Connect(hop) = &cluster.via {
+            look(&hop.cluster);
+        }
+    };
+    for view in snapshot.views.values() {
+        with_parent(view.unknown());
+        for service in view.services() {
+            with_parent(&service.cluster);
+            service.routes.iter().for_each(|routes| routes.for_each_cluster(&mut with_parent));
+        }
+    }
+}
+
+impl Shown {
+    fn lines(&self) -> Vec<Line> {
+        let seen = self.hosts.as_ref().map(|hosts| hosts.list()).unwrap_or_default();
+        let weight = |peer: &SocketAddr| self.spelled.get(peer).copied().unwrap_or(1);
+        let mut lines: Vec<Line> =
+            seen.into_iter().map(|(peer, host)| Line { peer, weight: weight(&peer), host }).collect();
+        for (peer, weight) in &self.spelled {
+            if !lines.iter().any(|line| line.peer == *peer) {
+                lines.push(Line { peer: *peer, weight: *weight, host: Arc::default() });
+            }
+        }
+        lines.sort_unstable_by_key(|line| line.peer);
+        lines
+    }
+}
+
+/// Envoy's text: `cluster::address::name::value`.
+pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
+    let mut out = String::new();
+    for (name, shown) in shown(proxy, wanted).iter().take(wanted.limit) {
+        let name = printable(name);
+        let mut line = |of: &str, key: &str, value: &dyn std::fmt::Display| {
+            writeln!(out, "{name}::{of}{key}::{value}").expect("a String takes everything");
+        };
+        line("", "observability_name", &name);
+        for priority in ["default_priority::", "high_priority::"] {
+            for bound in ["max_connections", "max_pending_requests", "max_requests", "max_retries"] {
+                line(priority, bound, &NO_BOUND);
+            }
+        }
+        line("", "added_via_api", &true);
+        for Line { peer, host, weight } in shown.lines() {
+            let of = format!("{peer}::");
+            for (key, value) in host.values() {
+                line(&of, key, &value);
+            }
+            line(&of, "hostname", &printable(&host.hostname));
+            line(&of, "health_flags", &"healthy");
+            line(&of, "weight", &weight);
+            for place in ["region", "zone", "sub_zone"] {
+                line(&of, place, &"");
+            }
+            line(&of, "canary", &false);
+            line(&of, "priority", &0);
+            line(&of, "success_rate", &-1);
+            line(&of, "local_origin_success_rate", &-1);
+        }
+    }
+    out
+}
+
+/// Envoy's JSON.
+pub(super) fn json(proxy: &Proxy, wanted: &Wanted) -> Value {
+    let all = shown(proxy, wanted);
+    let statuses = all.iter().take(wanted.limit).map(|(name, shown)| {
+        let hosts = shown.lines().into_iter().map(|Line { peer, host, weight }| {
+            let stats = host.values().map(|(name, value)| {
+                let kind = if name.ends_with("_active") { "GAUGE" } else { "COUNTER" };
+                json!({ "name": name, "value": value.to_string(), "type": kind })
+            });
+            json!({
+                "address": { "socket_address": { "address": peer.ip(), "port_value": peer.port() } },
+                "stats": stats,
+                "health_status": { "eds_health_status": "HEALTHY" },
+                "weight": weight,
+                "hostname": &*host.hostname,
+            })
+        });
+        json!({ "name": name, "added_via_api": true, "host_statuses": hosts.collect::<Vec<_>>() })
+    });
+    json!({ "cluster_statuses": statuses.collect::<Vec<_>>() })
+}
+
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
