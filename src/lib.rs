@@ -29,6 +29,9 @@
 //! 5. `200` goes out, the task of the handshake ends, and a small future of [`relay`] copies bytes until both sides are done.
 //! 6. [`account::AccessRecord`] writes exactly one line, whatever became of the flow.
 //!
+//! HTTP/2 is [`accept::forward::http2`]: each stream is a flow of its own, written down as a request of HTTP/1.1 so that the same rules
+//! judge it, and for the relay a [`stream::Stream`] like any other.
+//!
 //! Plain HTTP takes the same way up to the dial and then [`tunnel::exchange`] instead of the relay; a CONNECT to a port whose
 //! routes need HTTP is answered at once and served by the same code from inside the tunnel.
 //!

@@ -21,36 +21,57 @@ pub struct Answering<'a> {
     pub challenge: Option<&'a str>,
 }
 
-/// The bytes of the whole answer to a request that failed with `failure`.
+/// The bytes of the whole answer to a request that failed with `failure`, in HTTP/1.
 pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
-    let row = failure.error.row();
-    let (body, media_type) = if answering.problem_json {
-        (problem_json(failure, answering), "application/problem+json")
-    } else {
-        (format!("egret: {} ({})\n", printable(&failure.detail), row.reason), "text/plain; charset=utf-8")
-    };
+    let refusal = Refusal::new(failure, answering);
     let mut head = String::with_capacity(512);
-    write!(head, "HTTP/1.1 {} {}\r\n", row.status, phrase(failure)).expect("a String takes everything");
-    write!(head, "Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len())
-        .expect("a String takes everything");
-    write!(head, "Proxy-Status: {}\r\n", proxy_status(failure, answering)).expect("a String takes everything");
-    if let Some(challenge) = answering.challenge {
-        write!(head, "Proxy-Authenticate: {challenge}\r\n").expect("a String takes everything");
+    write!(head, "HTTP/1.1 {} {}\r\n", refusal.status, phrase(failure)).expect("a String takes everything");
+    for (name, value) in &refusal.fields {
+        write!(head, "{name}: {value}\r\n").expect("a String takes everything");
     }
-    // A second brings room for one request at least: rates are whole numbers.
-    if matches!(failure.error, ErrorType::Overloaded | ErrorType::RateLimited | ErrorType::Draining) {
-        head.push_str("Retry-After: 1\r\n");
-    }
-    head.push_str(if answering.keep_alive {
-        "Cache-Control: no-store\r\n\r\n"
-    } else {
-        "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
-    });
+    head.push_str(if answering.keep_alive { "\r\n" } else { "Connection: close\r\n\r\n" });
     let mut bytes = head.into_bytes();
     if !answering.head_only {
-        bytes.extend_from_slice(body.as_bytes());
+        bytes.extend_from_slice(refusal.body.as_bytes());
     }
     bytes
+}
+
+/// An answer of ours in parts, for those who frame it themselves.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// Fields of the answer, without those of a connection.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body; not for HEAD.
+    pub body: String,
+}
+
+impl Refusal {
+    /// The answer to a request that failed with `failure`.
+    pub fn new(failure: &Failure, answering: &Answering<'_>) -> Self {
+        let row = failure.error.row();
+        let (body, media_type) = if answering.problem_json {
+            (problem_json(failure, answering), "application/problem+json")
+        } else {
+            (format!("egret: {} ({})\n", printable(&failure.detail), row.reason), "text/plain; charset=utf-8")
+        };
+        let mut fields = vec![
+            ("Content-Type", media_type.to_owned()),
+            ("Content-Length", body.len().to_string()),
+            ("Proxy-Status", proxy_status(failure, answering)),
+        ];
+        if let Some(challenge) = answering.challenge {
+            fields.push(("Proxy-Authenticate", challenge.to_owned()));
+        }
+        // A second brings room for one request at least: rates are whole numbers.
+        if matches!(failure.error, ErrorType::Overloaded | ErrorType::RateLimited | ErrorType::Draining) {
+            fields.push(("Retry-After", "1".to_owned()));
+        }
+        fields.push(("Cache-Control", "no-store".to_owned()));
+        Self { status: row.status, fields, body }
+    }
 }
 
 /// The cause in a few words: all that wget, Go and corkscrew show their users. What is wrong with a request is its own phrase.

@@ -1,7 +1,10 @@
-//! The `forward` listener: an explicit proxy for HTTP/1. CONNECT becomes a tunnel, absolute-form requests are exchanged one by one,
-//! and a tunnel whose routes need HTTP is served by the same loop from the inside.
+//! The `forward` listener: an explicit proxy. CONNECT becomes a tunnel, absolute-form requests are exchanged one by one, and a tunnel
+//! whose routes need HTTP is served by the same loop from the inside. Here is HTTP/1; a client whose first bytes are the preface of
+//! HTTP/2 is [`http2`]'s.
 
+mod client;
 mod connect;
+pub mod http2;
 mod plain;
 
 use std::io;
@@ -9,20 +12,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
+use super::admission::Admitted;
 use super::answer::{self, Answering};
-use super::basic::Verdict;
 use super::{Accepted, ListenerSettings, closing};
-use crate::account::{AccessRecord, Requested, metrics};
-use crate::flow::{ErrorType, Failure, Identity, Limit, Outcome, Source, Target};
-use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, Version, parse_request};
+use crate::account::{AccessRecord, metrics};
+use crate::flow::{ErrorType, Failure, Limit, Outcome, Source, Target};
+use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, parse_request};
 use crate::stream::Stream;
 use crate::tunnel::exchange::read_more;
 use crate::tunnel::http::Pinned;
 use crate::tunnel::patience::Patience;
-use crate::tunnel::{Opened, Proxy, headers};
+use crate::tunnel::{Opened, Proxy};
+
+use client::Client;
+use http2::StreamGuard;
 
 /// Serves one client connection to its end, or until a task of its own relays it.
 pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> + Send {
@@ -38,7 +43,7 @@ pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> 
         pinned: None,
         inside: None,
         requests: 0,
-        admitted: Box::new(admitted),
+        hold: Hold::Connection(Box::new(admitted)),
     });
     connection.serve()
 }
@@ -56,7 +61,16 @@ struct Connection {
     /// The CONNECT whose tunnel we are inside of.
     inside: Option<Inside>,
     requests: u64,
-    admitted: Box<super::admission::Admitted>,
+    hold: Hold,
+}
+
+/// What is counted, and given back at the end.
+enum Hold {
+    Connection(Box<Admitted>),
+    /// A stream of HTTP/2; its connection is held by a task of its own.
+    Stream {
+        _guard: StreamGuard,
+    },
 }
 
 /// A tunnel that we terminate.
@@ -88,10 +102,11 @@ impl Connection {
         loop {
             let head = match self.next_head().await {
                 Ok(Some(head)) => head,
+                Ok(None) if self.speaks_http2() => return self.change_to_http2(),
                 Ok(None) => return self.close().await,
                 Err(failure) => {
                     self.refuse_unread(failure).await;
-                    return self.ended(Outcome::Complete);
+                    return self.close().await;
                 }
             };
             self.requests += 1;
@@ -117,7 +132,7 @@ impl Connection {
                     return self.close().await;
                 }
                 After::Abort => {
-                    self.abort();
+                    self.stream.abort();
                     return self.ended(Outcome::Complete);
                 }
                 After::Switch(switched) => {
@@ -128,11 +143,27 @@ impl Connection {
         }
     }
 
+    /// The first bytes of the connection are the preface of HTTP/2.
+    fn speaks_http2(&self) -> bool {
+        self.requests == 0 && self.buf.starts_with(http2::PREFACE)
+    }
+
+    /// Hands the connection to a task that is made for it.
+    fn change_to_http2(self: Box<Self>) {
+        let Self { proxy, settings, source, stream, buf, hold, .. } = *self;
+        let Hold::Connection(admitted) = hold else { return }; // a tunnel that carries HTTP carries HTTP/1
+        let source = Source::clone(&source);
+        let stream = stream.with_prefix(buf.freeze());
+        let tasks = proxy.drain.clone();
+        tasks.spawn(http2::serve(proxy, Accepted { stream, source, settings, admitted: *admitted }));
+    }
+
     /// Closes in order: a TLS session that ends without saying so looks cut off to the client (RFC 8446 §6.1).
     async fn close(mut self: Box<Self>) {
         if self.stream.is_tls() {
             closing::end_session(&mut self.stream, &mut self.patience).await;
         }
+        self.stream.finish();
         self.ended(Outcome::Complete);
     }
 
@@ -143,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Reads the next head; `None` when the client is done or the drain begins between two requests.
+    /// Reads the next head; `None` when the client is done, or speaks HTTP/2, or the drain begins between two requests.
     async fn next_head(&mut self) -> Result<Option<RequestHead>, Failure> {
         let limits = self.proxy.limits.load_full();
         let head_limits = HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields };
@@ -159,6 +190,9 @@ impl Connection {
         }
         let deadline = Instant::now() + limits.head_time;
         loop {
+            if self.speaks_http2() {
+                return Ok(None);
+            }
             match parse_request(&mut self.buf, &head_limits) {
                 Ok(Some(head)) => return Ok(Some(head)),
                 Ok(None) => {}
@@ -208,42 +242,8 @@ impl Connection {
         requests_max != 0 && self.requests >= requests_max as u64
     }
 
-    /// A record that knows the client and the request.
-    fn record(&self, head: &RequestHead, requested: Requested<'_>) -> Box<AccessRecord> {
-        let mut record = self.proxy.account.record(&self.source);
-        let protocol = match head.version() {
-            Version::Http10 => "HTTP/1.0",
-            Version::Http11 => "HTTP/1.1",
-        };
-        record.request(protocol, head.method(), requested);
-        record.request_fields(|name| head.field(name));
-        record
-    }
-
-    /// Asks for credentials where the listener wants them; returns the source with the identity they prove.
-    async fn authenticate(&self, head: &RequestHead) -> Result<Arc<Source>, Failure> {
-        self.settings.admit_client(&self.source)?;
-        self.proxy.admit_request(&self.source)?; // before the password: looking at one takes long, by design
-        let Some(basic) = self.settings.basic.as_ref().filter(|_| self.inside.is_none()) else {
-            return Ok(self.source.clone());
-        };
-        match basic.verify(head.field("proxy-authorization")).await {
-            Verdict::User(user) => {
-                Ok(Arc::new(Source { identity: Some(Identity::User(user)), ..Source::clone(&self.source) }))
-            }
-            Verdict::Missing => {
-                Err(Failure::new(ErrorType::AuthenticationRequired, "this proxy asks for user and password"))
-            }
-            Verdict::Wrong => Err(Failure::new(ErrorType::AuthenticationRequired, "user or password is wrong")),
-        }
-    }
-
-    /// Refuses a message that has been here before.
-    fn refuse_loop(&self, head: &RequestHead) -> Result<(), Failure> {
-        if headers::is_loop(head, &self.proxy.via.load().name) {
-            return Err(Failure::new(ErrorType::LoopDetected, "this request has passed this proxy before (Via)"));
-        }
-        Ok(())
+    fn client(&self) -> Client<'_> {
+        Client { proxy: &self.proxy, settings: &self.settings, source: &self.source }
     }
 
     /// Answers a request that failed and writes its line.
@@ -320,14 +320,6 @@ impl Connection {
             metrics::limit_reached(Limit::BodyIdle);
         }
         matches!(told, Ok(Ok(())))
-    }
-
-    /// Makes the close a reset.
-    fn abort(&self) {
-        if let Some(tcp) = self.stream.transport() {
-            // If the option cannot be set the client sees an end without the last chunk or byte: still not a complete answer.
-            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-        }
     }
 }
 

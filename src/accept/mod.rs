@@ -117,7 +117,7 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) if descriptors::is_reserved(stream.descriptor()) => {
+                Ok((stream, peer)) if stream.descriptor().is_some_and(descriptors::is_reserved) => {
                     self.warn(&mut warned, &"none is left but those kept for the operator");
                     metrics::limit_reached(Limit::Descriptors);
                     let moved = tokio::select! {
@@ -216,8 +216,8 @@ async fn out_of_reserve(stream: Stream) -> io::Result<Stream> {
     let _shortage = descriptors::Shortage::begin();
     loop {
         tokio::time::sleep(BACKOFF).await;
-        match stream.descriptor().try_clone_to_owned() {
-            Ok(low) if !descriptors::is_reserved(&low) => return stream.moved_to(low),
+        match stream.descriptor().map(|descriptor| descriptor.try_clone_to_owned()) {
+            Some(Ok(low)) if !descriptors::is_reserved(&low) => return stream.moved_to(low),
             _ => {}
         }
     }

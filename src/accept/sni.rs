@@ -113,7 +113,7 @@ impl Connection {
     }
 
     /// Routes by the server name and dials; `None` if the client resets its connection meanwhile.
-    async fn open(&self, hello: &ClientHello, record: &mut AccessRecord) -> Result<Option<Opened>, Failure> {
+    async fn open(&mut self, hello: &ClientHello, record: &mut AccessRecord) -> Result<Option<Opened>, Failure> {
         let name = &hello.server_name;
         match name {
             ServerName::Absent => {}

@@ -95,6 +95,9 @@ struct Metrics {
     dials_pending: Gauge,
     dns_queries_pending: Gauge,
     pool_idle: Gauge,
+    http2_connections: Counter,
+    http2_streams: Counter,
+    http2_streams_open: Gauge,
     bytes_received: Counter,
     bytes_sent: Counter,
     dial_failures: [Counter; ErrorType::ALL.len()],
@@ -126,6 +129,9 @@ static METRICS: Metrics = Metrics {
     dials_pending: Gauge::new(),
     dns_queries_pending: Gauge::new(),
     pool_idle: Gauge::new(),
+    http2_connections: Counter::new(),
+    http2_streams: Counter::new(),
+    http2_streams_open: Gauge::new(),
     bytes_received: Counter::new(),
     bytes_sent: Counter::new(),
     dial_failures: [const { Counter::new() }; ErrorType::ALL.len()],
@@ -228,6 +234,22 @@ pub fn proxy_header(result: ProxyHeader) {
 /// The certificates that are in use from now on.
 pub fn set_certificates(certificates: Vec<Certificate>) {
     *METRICS.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
+}
+
+/// A client has opened a connection of HTTP/2.
+pub fn http2_connection() {
+    METRICS.http2_connections.add(1);
+}
+
+/// A stream of HTTP/2 is being served.
+pub fn http2_stream_opened() {
+    METRICS.http2_streams.add(1);
+    METRICS.http2_streams_open.add(1);
+}
+
+/// It is not any more.
+pub fn http2_stream_closed() {
+    METRICS.http2_streams_open.add(-1);
 }
 
 pub(super) fn tunnel_opened() {
@@ -414,6 +436,9 @@ impl Collector for &'static Metrics {
             "What met a bound of the settings and was refused, ended or held back",
             seen(reached),
         )?;
+        out.counter("http2_connections", "Connections of clients that speak HTTP/2", &self.http2_connections)?;
+        out.counter("http2_streams", "Streams that clients opened on them", &self.http2_streams)?;
+        out.gauge("http2_streams_open", "Streams served now", &self.http2_streams_open)?;
         out.counter("received_bytes", "Bytes from clients, without heads", &self.bytes_received)?;
         out.counter("sent_bytes", "Bytes to clients, without heads", &self.bytes_sent)?;
         let failures = ErrorType::ALL

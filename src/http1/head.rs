@@ -23,13 +23,26 @@ pub struct HeadLimits {
     pub fields: usize,
 }
 
-/// HTTP/1.0 or 1.1; anything else is refused.
+/// HTTP/1.0 or 1.1; anything else is refused by the parsers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2: a request that was rewritten as one of HTTP/1.1 ([`RequestHead::over_http2`]).
+    Http2,
+}
+
+impl Version {
+    /// As the access log shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
 }
 
 /// A request's head.
@@ -90,6 +103,12 @@ pub fn parse_response(
 }
 
 impl RequestHead {
+    /// The same request, which came over HTTP/2 and was written down as one of HTTP/1.1: it passed the same rules.
+    #[must_use]
+    pub fn over_http2(self) -> Self {
+        Self { version: Version::Http2, ..self }
+    }
+
     /// The method as sent.
     pub fn method(&self) -> &str {
         self.fields.text(self.method)
@@ -171,11 +190,11 @@ impl RequestHead {
         self.fields.nominates(&self.facts, name)
     }
 
-    /// `Upgrade: websocket`, nominated by `Connection: upgrade`, on a GET of HTTP/1.1 without body.
+    /// `Upgrade: websocket`, nominated by `Connection: upgrade`, on a GET of HTTP/1.1 (or later) without body.
     pub fn upgrade_websocket(&self) -> bool {
         self.fields.upgrade_websocket(&self.facts)
             && self.method() == "GET"
-            && self.version == Version::Http11
+            && self.version != Version::Http10
             && self.body() == BodyLength::None
     }
 }
@@ -441,7 +460,7 @@ fn answer_body(method: &str, status: u16, sender: Sender, facts: &Facts) -> Body
 }
 
 fn persistent(version: Version, facts: &Facts) -> bool {
-    !facts.connection.close && (version == Version::Http11 || facts.connection.keep_alive)
+    !facts.connection.close && (version != Version::Http10 || facts.connection.keep_alive)
 }
 
 /// The reason phrase: what stands in the status line behind the status and a space.

@@ -61,7 +61,7 @@ pub(super) fn parse<'a>(method: &str, text: &'a str, whole: &[u8]) -> Result<Par
         }
         return Ok(Parts { target: RequestTarget::Asterisk, path: Path::Fixed("*"), authority: None });
     }
-    parse_absolute(text, whole)
+    parse_absolute(method, text, whole)
 }
 
 fn parse_authority(text: &str) -> Result<Parts<'_>, HeadError> {
@@ -74,7 +74,7 @@ fn parse_authority(text: &str) -> Result<Parts<'_>, HeadError> {
     Ok(Parts { target: RequestTarget::Authority(target), path: Path::Fixed("-"), authority: Some(text) })
 }
 
-fn parse_absolute<'a>(text: &'a str, whole: &[u8]) -> Result<Parts<'a>, HeadError> {
+fn parse_absolute<'a>(method: &str, text: &'a str, whole: &[u8]) -> Result<Parts<'a>, HeadError> {
     let (scheme, rest) = text.split_once(':').ok_or(HeadError::TargetForm)?;
     let rest = rest.strip_prefix("//").ok_or(HeadError::TargetForm)?;
     let scheme = match scheme {
@@ -86,6 +86,7 @@ fn parse_absolute<'a>(text: &'a str, whole: &[u8]) -> Result<Parts<'a>, HeadErro
     let (authority, path) = rest.split_at(end);
     let target = Target::parse_or_port(authority.as_bytes(), scheme.default_port()).map_err(HeadError::Target)?;
     let path = match path.as_bytes().first() {
+        None if method == "OPTIONS" => Path::Fixed("*"), // RFC 9112 §3.2.4
         None => Path::Fixed("/"),
         Some(b'?') => {
             check_path(path)?;

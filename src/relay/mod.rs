@@ -124,6 +124,9 @@ impl Relay {
         if up.is_closed() && down.is_closed() {
             return Poll::Ready(RelayEnd::Complete);
         }
+        if up.is_closed() && downstream.poll_reset(cx).is_ready() {
+            return Poll::Ready(RelayEnd::Early(Ending::DownstreamReset));
+        }
         let read = (quantum - up_budget) + (quantum - down_budget);
         if let Some(pace) = live.pace().filter(|_| read > 0) {
             match pace.moved(read) {
@@ -143,8 +146,8 @@ impl Relay {
             .map(RelayEnd::Early)
     }
 
-    /// Makes the close of both sockets a reset where bytes were lost or under way, so that neither peer takes what it has for all.
-    fn close(&self, end: RelayEnd) {
+    /// Makes the close of both sides a reset where bytes were lost or under way, so that neither peer takes what it has for all.
+    fn close(&mut self, end: RelayEnd) {
         let holding =
             self.up.is_holding() || self.down.is_holding() || self.guard.as_ref().is_some_and(|g| g.is_holding());
         let orderly = match end {
@@ -153,12 +156,14 @@ impl Relay {
             RelayEnd::Early(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked | Ending::Killed) => {
                 self.clock.is_quiet() && !holding
             }
-            // Nothing of the client went on, so nothing can look complete; and it is told why.
-            RelayEnd::Refused => true,
+            // Nothing of the client went on, so nothing can look complete; and it is told why, behind which its side is closed.
+            RelayEnd::Refused => return,
         };
-        if !orderly {
-            for tcp in [&self.downstream, &self.upstream].into_iter().filter_map(|stream| stream.transport()) {
-                let _ = tcp.set_zero_linger(); // fails only on a socket that is gone already
+        for stream in [&mut self.downstream, &mut self.upstream] {
+            if orderly {
+                stream.finish();
+            } else {
+                stream.abort();
             }
         }
     }

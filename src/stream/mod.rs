@@ -1,12 +1,14 @@
-//! A stream of bytes: plain TCP, Unix or TLS, with a replay prefix for bytes that were read too early.
+//! A stream of bytes: plain TCP, Unix, TLS, or a stream of HTTP/2, with a replay prefix for bytes that were read too early.
 //!
 //! The plain TCP socket stays visible ([`Stream::tcp`]), because the relay splices it and the tests look at it.
 
 pub mod client_hello;
 pub mod descriptors;
+pub mod http2;
 pub mod sniff;
 pub mod unix_socket;
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +18,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use http2::Http2Stream;
 
 /// One side of a flow.
 ///
@@ -35,6 +39,7 @@ enum Io {
     Unix(UnixStream),
     TlsClient(Box<tokio_rustls::client::TlsStream<Stream>>),
     TlsServer(Box<tokio_rustls::server::TlsStream<Stream>>),
+    Http2(Box<Http2Stream>),
 }
 
 impl Stream {
@@ -64,15 +69,15 @@ impl Stream {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.io {
             Io::Tcp(tcp) => Some(tcp),
-            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) => None,
+            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) | Io::Http2(_) => None,
         }
     }
 
-    /// The TCP socket at the bottom, under any layers of TLS; `None` on a Unix socket.
+    /// The TCP socket at the bottom, under any layers of TLS; `None` on a Unix socket, and on a stream that shares its socket (HTTP/2).
     pub fn transport(&self) -> Option<&TcpStream> {
         match &self.io {
             Io::Tcp(tcp) => Some(tcp),
-            Io::Unix(_) => None,
+            Io::Unix(_) | Io::Http2(_) => None,
             Io::TlsClient(tls) => tls.get_ref().0.transport(),
             Io::TlsServer(tls) => tls.get_ref().0.transport(),
         }
@@ -88,13 +93,14 @@ impl Stream {
         self.transport().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// The descriptor at the bottom, under any layers of TLS.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
+    /// The descriptor at the bottom, under any layers of TLS; a stream that shares its socket (HTTP/2) has none.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match &self.io {
-            Io::Tcp(tcp) => tcp.as_fd(),
-            Io::Unix(unix) => unix.as_fd(),
+            Io::Tcp(tcp) => Some(tcp.as_fd()),
+            Io::Unix(unix) => Some(unix.as_fd()),
             Io::TlsClient(tls) => tls.get_ref().0.descriptor(),
             Io::TlsServer(tls) => tls.get_ref().0.descriptor(),
+            Io::Http2(_) => None,
         }
     }
 
@@ -112,7 +118,7 @@ impl Stream {
                 drop(unix);
                 UnixStream::from_std(descriptor.into()).map(Self::from)
             }
-            Io::TlsClient(_) | Io::TlsServer(_) => Err(io::ErrorKind::Unsupported.into()),
+            Io::TlsClient(_) | Io::TlsServer(_) | Io::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -132,6 +138,7 @@ impl Stream {
                 Io::Unix(unix) => return unix.readable().await,
                 Io::TlsClient(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
                 Io::TlsServer(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
+                Io::Http2(_) => return Ok(()), // its reader waits itself
             };
             if !holds_nothing {
                 return Ok(());
@@ -140,11 +147,53 @@ impl Stream {
         }
     }
 
-    /// Ends when the other side resets the connection; bytes that wait, or a half-close, say nothing. Costs no system call.
-    pub async fn reset(&self) {
+    /// Ends when the other side resets the connection or the stream; bytes that wait, or a half-close, say nothing. Costs no system
+    /// call.
+    pub async fn reset(&mut self) {
+        if let Io::Http2(http2) = &mut self.io {
+            return poll_fn(|cx| http2.poll_reset(cx)).await;
+        }
         let Some(tcp) = self.transport() else { return std::future::pending().await };
         // The kernel reports errors whether asked for or not. An error of this call means that the runtime is going down.
         let _ = tcp.ready(Interest::ERROR).await;
+    }
+
+    /// Ready with true once the other side is seen to have closed or reset, with false where bytes came instead: then it cannot be
+    /// told any more. No system call unless the socket is readable; under TLS nothing can be seen.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        match &mut self.io {
+            Io::Tcp(tcp) => {
+                let mut byte = [0];
+                tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| !matches!(peeked, Ok(1..)))
+            }
+            Io::Http2(http2) => http2.poll_reset(cx).map(|()| true),
+            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) => Poll::Pending,
+        }
+    }
+
+    /// Ready once the other side has reset a stream of HTTP/2: it can do so after its END_STREAM, when nobody reads any more. Of
+    /// sockets the next write tells.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.io {
+            Io::Http2(http2) => http2.poll_reset(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Makes the close that follows an orderly end, which it is on a socket anyway.
+    pub fn finish(&mut self) {
+        if let Io::Http2(http2) = &mut self.io {
+            http2.finish();
+        }
+    }
+
+    /// Makes the close that follows a reset, so that the other side does not take what it got for all.
+    pub fn abort(&mut self) {
+        if let Io::Http2(http2) = &mut self.io {
+            http2.abort();
+        } else if let Some(tcp) = self.transport() {
+            let _ = tcp.set_zero_linger(); // fails only on a socket that is gone already
+        }
     }
 
     /// True where bytes pass through a TLS session of ours.
@@ -177,6 +226,12 @@ impl From<tokio_rustls::server::TlsStream<Stream>> for Stream {
     }
 }
 
+impl From<Http2Stream> for Stream {
+    fn from(stream: Http2Stream) -> Self {
+        Self { prefix: None, io: Io::Http2(Box::new(stream)) }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(prefix) = &mut self.prefix {
@@ -193,6 +248,7 @@ impl AsyncRead for Stream {
             Io::Unix(io) => Pin::new(io).poll_read(cx, buf),
             Io::TlsClient(io) => Pin::new(io).poll_read(cx, buf),
             Io::TlsServer(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Http2(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -204,6 +260,7 @@ impl AsyncWrite for Stream {
             Io::Unix(io) => Pin::new(io).poll_write(cx, buf),
             Io::TlsClient(io) => Pin::new(io).poll_write(cx, buf),
             Io::TlsServer(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Http2(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -217,6 +274,7 @@ impl AsyncWrite for Stream {
             Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::TlsClient(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::TlsServer(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Http2(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -229,6 +287,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())), // nothing of ours is between us and the kernel
             Io::TlsClient(io) => Pin::new(io).poll_flush(cx),
             Io::TlsServer(io) => Pin::new(io).poll_flush(cx),
+            Io::Http2(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -238,6 +297,7 @@ impl AsyncWrite for Stream {
             Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
             Io::TlsClient(io) => Pin::new(io).poll_shutdown(cx),
             Io::TlsServer(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Http2(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Copies one message body from the side that sends it to the side that takes it, in the framing of the latter.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,17 +57,142 @@ impl BodyLimits {
     }
 }
 
-/// The side that sends: its reader, what was read of it already, and where in the body it is.
-pub struct Sender<'a, R> {
-    /// Bytes come from here.
-    pub reader: R,
-    /// Read ahead; what is left after the body belongs to the next message.
-    pub buf: &'a mut BytesMut,
-    /// The framing of the sending side.
-    pub decoder: &'a mut Decoder,
+/// The side that sends a body.
+pub trait Source {
+    /// The next piece of what has arrived; [`Decoded::More`] when that is used up.
+    ///
+    /// # Errors
+    /// [`CopyError::Malformed`].
+    fn next(&mut self) -> Result<Decoded, CopyError>;
+
+    /// Waits for more to arrive, `at_once` bytes at most where they are read here; called when everything that [`Source::next`] gave
+    /// was taken by the other side, and not before.
+    ///
+    /// # Errors
+    /// [`CopyError::Read`], also for an end that comes too early.
+    fn fill(&mut self, at_once: usize) -> impl Future<Output = Result<(), CopyError>>;
 }
 
-/// The side that takes: its writer, what was written for it but not sent yet (a head), and how the body is framed there.
+/// The side that takes a body. Each wait for it is at most `idle` long.
+pub trait Sink {
+    /// Takes a piece; may hold it back until [`Sink::flush`].
+    ///
+    /// # Errors
+    /// [`CopyError::Write`] or [`CopyError::Idle`], as of the other two.
+    fn data(
+        &mut self,
+        data: Bytes,
+        patience: &mut Patience,
+        idle: Duration,
+    ) -> impl Future<Output = Result<(), CopyError>>;
+
+    /// Sends what is held back.
+    ///
+    /// # Errors
+    /// See [`Sink::data`].
+    fn flush(&mut self, patience: &mut Patience, idle: Duration) -> impl Future<Output = Result<(), CopyError>>;
+
+    /// Ends the message, with the lines of its trailers or without any, and sends everything.
+    ///
+    /// # Errors
+    /// See [`Sink::data`].
+    fn end(
+        &mut self,
+        trailers: Option<Bytes>,
+        patience: &mut Patience,
+        idle: Duration,
+    ) -> impl Future<Output = Result<(), CopyError>>;
+}
+
+/// Copies until the body's end; every byte is flushed on return. `moved` counts bytes of the body, without framing, as they go.
+///
+/// # Errors
+/// See [`CopyError`]. What was written until then stays written: the caller must not let the message look complete.
+pub async fn copy<S: Source, T: Sink>(
+    source: &mut S,
+    sink: &mut T,
+    patience: &mut Patience,
+    limits: &BodyLimits,
+    moved: &mut u64,
+) -> Result<(), CopyError> {
+    let idle = limits.idle;
+    let mut waited = Duration::ZERO;
+    let mut pause = None;
+    loop {
+        match source.next()? {
+            Decoded::Data(data) => {
+                *moved += data.len() as u64;
+                pause = limits.pace.as_ref().and_then(|pace| pace.moved(data.len()));
+                sink.data(data, patience, idle).await?;
+            }
+            Decoded::More => {
+                sink.flush(patience, idle).await?;
+                if let Some(pause) = pause.take() {
+                    let _ = patience.within(pause, std::future::pending::<()>()).await;
+                }
+                let at_once = limits.pace.as_ref().map_or(usize::MAX, |pace| pace.quantum());
+                let limit = idle.min(limits.patience_left(*moved, waited));
+                if limit.is_zero() {
+                    return Err(late(limit, idle));
+                }
+                let began = (limits.rate_min != 0).then(Instant::now);
+                let filled = patience.within(limit, source.fill(at_once)).await;
+                waited += began.map_or(Duration::ZERO, |began| began.elapsed());
+                filled.map_err(|_| late(limit, idle))??;
+            }
+            Decoded::Trailers(trailers) => return sink.end(Some(trailers), patience, idle).await,
+            Decoded::End => return sink.end(None, patience, idle).await,
+        }
+    }
+}
+
+/// Which limit a wait of `limit` met.
+pub(super) fn late(limit: Duration, idle: Duration) -> CopyError {
+    if limit < idle {
+        metrics::limit_reached(Limit::BodyRateMin);
+        return CopyError::TooSlow;
+    }
+    metrics::limit_reached(Limit::BodyIdle);
+    CopyError::Idle
+}
+
+/// A side that sends in HTTP/1: its reader, what was read of it already, and where in the body it is.
+pub struct Sender<'a, R> {
+    reader: R,
+    /// Read ahead; what is left after the body belongs to the next message.
+    buf: &'a mut BytesMut,
+    decoder: Decoder,
+    read_bytes: usize,
+}
+
+impl<'a, R> Sender<'a, R> {
+    /// For a body delimited so, of which `buf` may hold the beginning.
+    pub fn new(reader: R, buf: &'a mut BytesMut, length: BodyLength) -> Self {
+        Self { reader, buf, decoder: Decoder::new(length), read_bytes: FIRST_READ_BYTES }
+    }
+}
+
+impl<R: AsyncRead + Unpin> Source for Sender<'_, R> {
+    fn next(&mut self) -> Result<Decoded, CopyError> {
+        self.decoder.decode(self.buf).map_err(CopyError::Malformed)
+    }
+
+    async fn fill(&mut self, at_once: usize) -> Result<(), CopyError> {
+        self.buf.reserve(self.read_bytes);
+        let mut room = (&mut *self.buf).limit(at_once);
+        match self.reader.read_buf(&mut room).await.map_err(CopyError::Read)? {
+            0 => self.decoder.finish_at_eof().map_err(|_| CopyError::Read(io::ErrorKind::UnexpectedEof.into())),
+            read => {
+                if read >= self.read_bytes {
+                    self.read_bytes = READ_BYTES;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A side that takes in HTTP/1: its writer, what was written for it but not sent yet (a head), and how the body is framed there.
 pub struct Taker<W> {
     /// Bytes go there.
     pub writer: W,
@@ -81,114 +207,35 @@ const FIRST_READ_BYTES: usize = 8 * 1024;
 const COPY_BYTES_MAX: usize = 4 * 1024; // a smaller piece is cheaper to copy behind the head than to hand over as a second slice
 const OUT_BYTES_MAX: usize = 64 * 1024;
 
-/// Copies until the body's end; every byte is flushed on return. `moved` counts bytes of the body, without framing, as they go.
-///
-/// # Errors
-/// See [`CopyError`]. What was written until then stays written: the caller must not let the message look complete.
-pub async fn copy<R, W>(
-    sender: &mut Sender<'_, R>,
-    taker: &mut Taker<W>,
-    patience: &mut Patience,
-    limits: &BodyLimits,
-    moved: &mut u64,
-) -> Result<(), CopyError>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let chunked = matches!(taker.framing, BodyLength::Chunked);
-    let idle = limits.idle;
-    let mut read_bytes = FIRST_READ_BYTES;
-    let mut waited = Duration::ZERO;
-    let mut pause = None;
-    loop {
-        match sender.decoder.decode(sender.buf).map_err(CopyError::Malformed)? {
-            Decoded::Data(data) => {
-                *moved += data.len() as u64;
-                pause = limits.pace.as_ref().and_then(|pace| pace.moved(data.len()));
-                if chunked {
-                    write::chunk_head(&mut taker.out, data.len());
-                }
-                pass_on(taker, data, patience, idle).await?;
-                if chunked {
-                    taker.out.extend_from_slice(b"\r\n");
-                }
-            }
-            Decoded::More => {
-                flush(taker, patience, idle).await?;
-                if let Some(pause) = pause.take() {
-                    let _ = patience.within(pause, std::future::pending::<()>()).await;
-                }
-                sender.buf.reserve(read_bytes);
-                let at_once = limits.pace.as_ref().map_or(usize::MAX, |pace| pace.quantum());
-                let mut room = (&mut *sender.buf).limit(at_once);
-                let limit = idle.min(limits.patience_left(*moved, waited));
-                if limit.is_zero() {
-                    return Err(late(limit, idle));
-                }
-                let began = (limits.rate_min != 0).then(Instant::now);
-                let read = patience.within(limit, sender.reader.read_buf(&mut room)).await;
-                waited += began.map_or(Duration::ZERO, |began| began.elapsed());
-                match read.map_err(|_| late(limit, idle))?.map_err(CopyError::Read)? {
-                    0 => {
-                        let end = sender.decoder.finish_at_eof();
-                        end.map_err(|_| CopyError::Read(io::ErrorKind::UnexpectedEof.into()))?;
-                        if chunked {
-                            write::last_chunk(&mut taker.out);
-                        }
-                        return flush(taker, patience, idle).await;
-                    }
-                    read if read >= read_bytes => read_bytes = READ_BYTES,
-                    _ => {}
-                }
-            }
-            Decoded::Trailers(trailers) => {
-                if chunked {
-                    write::last_chunk_with_trailers(&mut taker.out, &trailers);
-                }
-                return flush(taker, patience, idle).await;
-            }
-            Decoded::End => {
-                if chunked {
-                    write::last_chunk(&mut taker.out);
-                }
-                return flush(taker, patience, idle).await;
-            }
+impl<W: AsyncWrite + Unpin> Sink for Taker<W> {
+    async fn data(&mut self, data: Bytes, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        let chunked = matches!(self.framing, BodyLength::Chunked);
+        if chunked {
+            write::chunk_head(&mut self.out, data.len());
         }
+        if data.len() <= COPY_BYTES_MAX && self.out.len() < OUT_BYTES_MAX {
+            self.out.extend_from_slice(&data);
+        } else {
+            write_all(&mut self.writer, &mut self.out, data, patience, idle).await?;
+        }
+        if chunked {
+            self.out.extend_from_slice(b"\r\n");
+        }
+        Ok(())
     }
-}
 
-/// Which limit a wait of `limit` met.
-fn late(limit: Duration, idle: Duration) -> CopyError {
-    if limit < idle {
-        metrics::limit_reached(Limit::BodyRateMin);
-        return CopyError::TooSlow;
+    async fn flush(&mut self, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        write_all(&mut self.writer, &mut self.out, Bytes::new(), patience, idle).await
     }
-    metrics::limit_reached(Limit::BodyIdle);
-    CopyError::Idle
-}
 
-/// Writes what waits in `out`.
-async fn flush<W: AsyncWrite + Unpin>(
-    taker: &mut Taker<W>,
-    patience: &mut Patience,
-    idle: Duration,
-) -> Result<(), CopyError> {
-    write_all(&mut taker.writer, &mut taker.out, Bytes::new(), patience, idle).await
-}
-
-/// Appends a small piece to `out`, writes a large one behind it without copying.
-async fn pass_on<W: AsyncWrite + Unpin>(
-    taker: &mut Taker<W>,
-    data: Bytes,
-    patience: &mut Patience,
-    idle: Duration,
-) -> Result<(), CopyError> {
-    if data.len() <= COPY_BYTES_MAX && taker.out.len() < OUT_BYTES_MAX {
-        taker.out.extend_from_slice(&data);
-        return Ok(());
+    async fn end(&mut self, trailers: Option<Bytes>, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        match (self.framing, trailers) {
+            (BodyLength::Chunked, Some(trailers)) => write::last_chunk_with_trailers(&mut self.out, &trailers),
+            (BodyLength::Chunked, None) => write::last_chunk(&mut self.out),
+            _ => {}
+        }
+        self.flush(patience, idle).await
     }
-    write_all(&mut taker.writer, &mut taker.out, data, patience, idle).await
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(

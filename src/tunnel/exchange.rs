@@ -11,24 +11,14 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
 use super::body::{self, BodyLimits, CopyError, Sender, Taker};
+use super::downstream::{Downstream, Reply};
 use super::headers::{self, Inbound, Outbound};
 use super::patience::Patience;
 use crate::account::{Pace, metrics};
 use crate::dial::Dialed;
 use crate::flow::{ErrorType, Failure, Limit, Limits};
-use crate::http1::body::Decoder;
 use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
 use crate::stream::Stream;
-
-/// The client's connection during one exchange.
-pub struct Downstream<'a> {
-    /// The stream.
-    pub stream: &'a mut Stream,
-    /// Read ahead: the beginning of the request's body, or pipelined requests.
-    pub buf: &'a mut BytesMut,
-    /// The connection's timer.
-    pub patience: &'a mut Patience,
-}
 
 /// An upstream connection and what was read ahead of it.
 pub struct Upstream {
@@ -110,31 +100,50 @@ impl ExchangeLimits {
     }
 }
 
-/// Sends the request and passes the answer on.
+/// Sends a request without body and passes the answer on.
 ///
 /// # Errors
-/// See [`ExchangeError`]; after an error both connections are out of step, unless the request had no body.
-pub async fn exchange(
-    down: &mut Downstream<'_>,
-    mut up: Upstream,
-    head: &RequestHead,
-    outbound: &Outbound<'_>,
-    keep_alive: bool,
-    limits: &ExchangeLimits,
+/// See [`ExchangeError`].
+pub fn exchange<D: Reply>(
+    down: &mut D,
+    up: Upstream,
+    asking: &Asking<'_>,
+    patience: &mut Patience,
+) -> impl Future<Output = Result<Exchanged, ExchangeError>> {
+    Answering::new(asking).without_body(down, up, asking.written(), patience)
+}
+
+/// Sends a request with a body and passes the answer on; both flow at the same time.
+///
+/// # Errors
+/// See [`ExchangeError`]; after an error both connections are out of step.
+pub async fn exchange_with_body<D: Downstream>(
+    down: D,
+    up: Upstream,
+    asking: &Asking<'_>,
+    patience: &mut Patience,
 ) -> Result<Exchanged, ExchangeError> {
-    let mut out = BytesMut::with_capacity(head.raw().len() + 128);
-    headers::write_request(&mut out, head, outbound);
-    let answering =
-        Answering { head, outbound, keep_alive, limits, started: Instant::now(), request_end: OnceLock::new() };
-    match head.body() {
-        BodyLength::None => {
-            write_out(&mut up.dialed.stream, &mut out, down.patience, limits.answer.idle)
-                .await
-                .map_err(|_| ExchangeError::Stale)?;
-            answering.without_body(down, up).await
-        }
-        // Boxed with what else is rare, so that a connection's future stays small.
-        length => Box::pin(answering.with_body(down, up, length, out)).await,
+    Answering::new(asking).with_body(down, up, asking.written(), patience).await
+}
+
+/// One request, as it goes out.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// As it came.
+    pub head: &'a RequestHead,
+    /// What of it goes out, and how.
+    pub outbound: &'a Outbound<'a>,
+    /// The client's connection may stay open.
+    pub keep_alive: bool,
+    /// The settings' limits.
+    pub limits: &'a ExchangeLimits,
+}
+
+impl Asking<'_> {
+    fn written(&self) -> BytesMut {
+        let mut out = BytesMut::with_capacity(self.head.raw().len() + 128);
+        headers::write_request(&mut out, self.head, self.outbound);
+        out
     }
 }
 
@@ -149,60 +158,70 @@ struct Answering<'a> {
     request_end: OnceLock<Instant>,
 }
 
-impl Answering<'_> {
-    /// The request is out; the answer is read and passed on, while an eye is kept on the client.
-    async fn without_body(self, down: &mut Downstream<'_>, mut up: Upstream) -> Result<Exchanged, ExchangeError> {
-        self.request_end.get_or_init(|| self.started);
-        let mut interim = Interim::default();
-        let head = loop {
-            let watched = Watched { upstream: &mut up.dialed.stream, client: Some(&*down.stream) };
-            let head = self.next_head(watched, &mut up.buf, down.patience).await?;
-            if !is_interim(&head) {
-                break head;
+impl<'a> Answering<'a> {
+    fn new(asking: &Asking<'a>) -> Self {
+        let Asking { head, outbound, keep_alive, limits } = *asking;
+        Self { head, outbound, keep_alive, limits, started: Instant::now(), request_end: OnceLock::new() }
+    }
+
+    /// Once the request is out the answer is read and passed on, while an eye is kept on the client.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would hold `up` twice: as the argument and where it is moved to"
+    )]
+    fn without_body<D: Reply>(
+        self,
+        down: &mut D,
+        mut up: Upstream,
+        mut out: BytesMut,
+        patience: &mut Patience,
+    ) -> impl Future<Output = Result<Exchanged, ExchangeError>> {
+        async move {
+            write_out(&mut up.dialed.stream, &mut out, patience, self.limits.answer.idle)
+                .await
+                .map_err(|_| ExchangeError::Stale)?;
+            self.request_end.get_or_init(|| self.started);
+            let head = self.final_head(&mut up.dialed.stream, &mut up.buf, down, patience).await?;
+            let waited = self.started.elapsed();
+            if let Some(refused) = refused_by_parent(self.outbound, &head) {
+                return Err(refused);
             }
-            interim.pass(&self, &mut *down.stream, &head, down.patience).await?;
-        };
-        let waited = self.started.elapsed();
-        if let Some(refused) = refused_by_parent(self.outbound, &head) {
-            return Err(refused);
+            if head.status() == 101 {
+                return self.switch(down, up, head, waited, patience).await;
+            }
+            if self.is_unswitched(&head) {
+                return Err(ExchangeError::Failed(unswitched()));
+            }
+            let mut answer = Answer::new(&self, &head);
+            let result = answer.pass(&mut up.dialed.stream, &mut up.buf, down, &head, &self, patience).await;
+            Ok(answer.into_exchanged(&self, up, result, 0, waited, head))
         }
-        if head.status() == 101 {
-            return self.switch(down, up, head, waited).await;
-        }
-        let mut answer = Answer::new(&self, &head);
-        let result =
-            answer.pass(&mut up.dialed.stream, &mut up.buf, &mut *down.stream, &head, &self, down.patience).await;
-        Ok(answer.into_exchanged(&self, up, result, 0, waited, head))
+    }
+
+    /// Over HTTP/2 a 2xx says that the websocket is open (RFC 8441 §5); an origin that did not switch must not seem to say it.
+    fn is_unswitched(&self, head: &ResponseHead) -> bool {
+        self.outbound.websocket && self.head.version() == Version::Http2 && (200..300).contains(&head.status())
     }
 
     /// Request body and answer flow at the same time: an origin may answer before it has read everything.
-    async fn with_body(
+    async fn with_body<D: Downstream>(
         self,
-        down: &mut Downstream<'_>,
+        down: D,
         mut up: Upstream,
-        length: BodyLength,
         out: BytesMut,
+        patience: &mut Patience,
     ) -> Result<Exchanged, ExchangeError> {
         let mut received = 0;
         let begun = AtomicBool::new(false);
         let (head, waited, answer, result) = {
-            let (down_reader, mut down_writer) = split(&mut *down.stream);
+            let length = self.head.body();
+            let (mut body, mut reply) = down.split(length);
             let (mut up_reader, up_writer) = split(&mut up.dialed.stream);
-            let mut decoder = Decoder::new(length);
-            let mut sender = Sender { reader: down_reader, buf: &mut *down.buf, decoder: &mut decoder };
             let mut taker = Taker { writer: up_writer, out, framing: length };
             let mut sending = Patience::default();
-            let pump = body::copy(&mut sender, &mut taker, &mut sending, &self.limits.request, &mut received);
+            let pump = body::copy(&mut body, &mut taker, &mut sending, &self.limits.request, &mut received);
             let answered = async {
-                let mut interim = Interim::default();
-                let head = loop {
-                    let watched = Watched { upstream: &mut up_reader, client: None };
-                    let head = self.next_head(watched, &mut up.buf, down.patience).await?;
-                    if !is_interim(&head) {
-                        break head;
-                    }
-                    interim.pass(&self, &mut down_writer, &head, down.patience).await?;
-                };
+                let head = self.final_head(&mut up_reader, &mut up.buf, &mut reply, patience).await?;
                 let waited = self.started.elapsed();
                 if let Some(refused) = refused_by_parent(self.outbound, &head) {
                     return Err(refused);
@@ -214,8 +233,7 @@ impl Answering<'_> {
                 let mut answer = Answer::new(&self, &head);
                 // The client may still be sending: what follows the answer on its connection is the rest of a body.
                 answer.keep_alive &= self.request_whole();
-                let result =
-                    answer.pass(&mut up_reader, &mut up.buf, &mut down_writer, &head, &self, down.patience).await;
+                let result = answer.pass(&mut up_reader, &mut up.buf, &mut reply, &head, &self, patience).await;
                 Ok((head, waited, answer, result))
             };
             tokio::pin!(pump, answered);
@@ -238,10 +256,38 @@ impl Answering<'_> {
         Ok(answer.into_exchanged(&self, up, result, received, waited, head))
     }
 
-    /// Reads the next head of an answer, interim ones included.
-    async fn next_head<R: AsyncRead + Unpin>(
+    /// Reads the head of the final answer; interim ones are passed on as they come.
+    async fn final_head<R: AsyncRead + Unpin, P: Reply>(
         &self,
-        mut from: Watched<'_, R>,
+        upstream: &mut R,
+        buf: &mut BytesMut,
+        client: &mut P,
+        patience: &mut Patience,
+    ) -> Result<ResponseHead, ExchangeError> {
+        let mut passed = 0;
+        loop {
+            let watched = Watched { upstream: &mut *upstream, client: &mut *client };
+            let head = self.next_head(watched, buf, patience).await?;
+            if !is_interim(&head) {
+                return Ok(head);
+            }
+            passed += 1;
+            if passed > INTERIM_MAX {
+                let detail = format!("{} sent more than {INTERIM_MAX} interim answers", self.outbound.target);
+                return Err(ExchangeError::Failed(Failure::new(ErrorType::UpstreamProtocol, detail)));
+            }
+            // 1xx travel to clients that know them (RFC 9110 §15.2).
+            if self.head.version() != Version::Http10 {
+                let sent = client.interim(&head, patience, self.limits.answer.idle).await;
+                sent.map_err(|_| ExchangeError::ClientGone)?;
+            }
+        }
+    }
+
+    /// Reads the next head of an answer, interim ones included.
+    async fn next_head<R: AsyncRead + Unpin, P: Reply>(
+        &self,
+        mut from: Watched<'_, R, P>,
         buf: &mut BytesMut,
         patience: &mut Patience,
     ) -> Result<ResponseHead, ExchangeError> {
@@ -300,28 +346,18 @@ impl Answering<'_> {
     }
 
     /// 101: only to a client that asked for websocket, and only from an origin that switches to it.
-    async fn switch(
+    async fn switch<D: Reply>(
         self,
-        down: &mut Downstream<'_>,
+        down: &mut D,
         up: Upstream,
         head: ResponseHead,
         waited: Duration,
+        patience: &mut Patience,
     ) -> Result<Exchanged, ExchangeError> {
         if !(self.outbound.websocket && head.upgrade_websocket()) {
             return Err(ExchangeError::Failed(unexpected_switch()));
         }
-        let mut out = BytesMut::with_capacity(head.raw().len() + 64);
-        let inbound = Inbound {
-            framing: BodyLength::None,
-            version: Version::Http11,
-            keep_alive: true,
-            websocket: true,
-            via: self.outbound.via,
-        };
-        headers::write_answer(&mut out, &head, &inbound);
-        write_out(&mut *down.stream, &mut out, down.patience, self.limits.answer.idle)
-            .await
-            .map_err(|_| ExchangeError::ClientGone)?;
+        down.switch(&head, self.outbound.via, patience, self.limits.answer.idle).await?;
         Ok(Exchanged {
             head,
             received: 0,
@@ -338,46 +374,8 @@ fn is_interim(head: &ResponseHead) -> bool {
     (100..200).contains(&head.status()) && head.status() != 101
 }
 
-/// The interim answers (1xx) of one request.
-#[derive(Default)]
-struct Interim {
-    passed: usize,
-}
-
 const INTERIM_MAX: usize = 32; // an origin that sends more of them before an answer sends no answer
 const MOMENT: Duration = Duration::from_millis(1); // a zero limit would be none
-
-impl Interim {
-    /// 1xx travel to clients that know them (RFC 9110 §15.2).
-    async fn pass<W: AsyncWrite + Unpin>(
-        &mut self,
-        answering: &Answering<'_>,
-        mut to: W,
-        head: &ResponseHead,
-        patience: &mut Patience,
-    ) -> Result<(), ExchangeError> {
-        self.passed += 1;
-        if self.passed > INTERIM_MAX {
-            let detail = format!("{} sent more than {INTERIM_MAX} interim answers", answering.outbound.target);
-            return Err(ExchangeError::Failed(Failure::new(ErrorType::UpstreamProtocol, detail)));
-        }
-        if answering.head.version() == Version::Http10 {
-            return Ok(());
-        }
-        let mut out = BytesMut::with_capacity(head.raw().len());
-        let inbound = Inbound {
-            framing: BodyLength::None,
-            version: Version::Http11,
-            keep_alive: true,
-            websocket: false,
-            via: None,
-        };
-        headers::write_answer(&mut out, head, &inbound);
-        write_out(&mut to, &mut out, patience, answering.limits.answer.idle)
-            .await
-            .map_err(|_| ExchangeError::ClientGone)
-    }
-}
 
 /// Writes and flushes within a limit.
 async fn write_out<W: AsyncWrite + Unpin>(
@@ -398,7 +396,6 @@ async fn write_out<W: AsyncWrite + Unpin>(
 
 /// The passing on of one final answer.
 struct Answer {
-    decoder: Decoder,
     upstream_framing: BodyLength,
     framing: BodyLength,
     keep_alive: bool,
@@ -414,23 +411,24 @@ impl Answer {
             // whole answer from a broken one, and its connection lives on.
             (BodyLength::UntilClose | BodyLength::Chunked, Version::Http11) => BodyLength::Chunked,
             (BodyLength::UntilClose | BodyLength::Chunked, Version::Http10) => BodyLength::UntilClose,
+            // HTTP/2 has a framing of its own, which tells the two apart as well.
             (length, _) => length,
         };
-        let keep_alive = answering.keep_alive && !matches!(framing, BodyLength::UntilClose);
+        let ends_with_connection = framing == BodyLength::UntilClose && answering.head.version() != Version::Http2;
+        let keep_alive = answering.keep_alive && !ends_with_connection;
         let reusable = head.persistent() && !matches!(upstream_framing, BodyLength::UntilClose);
-        Self { decoder: Decoder::new(upstream_framing), upstream_framing, framing, keep_alive, sent: 0, reusable }
+        Self { upstream_framing, framing, keep_alive, sent: 0, reusable }
     }
 
-    async fn pass<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    async fn pass<R: AsyncRead + Unpin, P: Reply>(
         &mut self,
         reader: R,
         buf: &mut BytesMut,
-        writer: W,
+        client: &mut P,
         head: &ResponseHead,
         answering: &Answering<'_>,
         patience: &mut Patience,
     ) -> Result<(), CopyError> {
-        let mut out = BytesMut::with_capacity(head.raw().len() + 256);
         let inbound = Inbound {
             framing: self.framing,
             version: answering.head.version(),
@@ -438,10 +436,9 @@ impl Answer {
             websocket: false,
             via: answering.outbound.via,
         };
-        headers::write_answer(&mut out, head, &inbound);
-        let mut sender = Sender { reader, buf, decoder: &mut self.decoder };
-        let mut taker = Taker { writer, out, framing: self.framing };
-        body::copy(&mut sender, &mut taker, patience, &answering.limits.answer, &mut self.sent).await
+        client.begin(head, &inbound)?;
+        let mut sender = Sender::new(reader, buf, self.upstream_framing);
+        body::copy(&mut sender, client, patience, &answering.limits.answer, &mut self.sent).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "the facts of one finished exchange, gathered in one place")]
@@ -493,6 +490,10 @@ fn refused_by_parent(outbound: &Outbound<'_>, head: &ResponseHead) -> Option<Exc
     })
 }
 
+fn unswitched() -> Failure {
+    Failure::new(ErrorType::UpstreamProtocol, "the origin answered without switching to websocket")
+}
+
 fn unexpected_switch() -> Failure {
     Failure::new(ErrorType::UpstreamProtocol, "the origin switched protocols without being asked for websocket")
 }
@@ -528,9 +529,9 @@ fn binds_authentication(request: &RequestHead, answer: &ResponseHead) -> bool {
 }
 
 /// The upstream to read an answer from, and the client to keep an eye on meanwhile: one that closes is not waited for.
-struct Watched<'a, R> {
-    upstream: R,
-    client: Option<&'a Stream>,
+struct Watched<'a, R, P> {
+    upstream: &'a mut R,
+    client: &'a mut P,
 }
 
 /// Marks the error with which [`Watched`] reports that the client is gone.
@@ -540,22 +541,12 @@ fn is_client_gone(error: &io::Error) -> bool {
     error.kind() == CLIENT_GONE
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Watched<'_, R> {
+impl<R: AsyncRead + Unpin, P: Reply> AsyncRead for Watched<'_, R, P> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.upstream).poll_read(cx, buf) {
+        if let Poll::Ready(read) = Pin::new(&mut *self.upstream).poll_read(cx, buf) {
             return Poll::Ready(read);
         }
-        let Some(tcp) = self.client.and_then(Stream::tcp) else { return Poll::Pending };
-        // No system call unless the socket is readable; a pipelined request is (then we stop looking), so is an end.
-        let mut byte = [0];
-        match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(1..)) => {
-                self.client = None;
-                Poll::Pending
-            }
-            Poll::Ready(_) => Poll::Ready(Err(CLIENT_GONE.into())),
-        }
+        self.client.poll_gone(cx).map(|()| Err(CLIENT_GONE.into()))
     }
 }
 

@@ -35,7 +35,9 @@ pub fn write_request(out: &mut BytesMut, head: &RequestHead, to: &Outbound<'_>) 
         let mut url = BytesMut::from(to.scheme.as_str());
         url.put_slice(b"://");
         authority.put(&mut url);
-        url.put_slice(to.path.as_bytes());
+        if to.path != "*" {
+            url.put_slice(to.path.as_bytes()); // OPTIONS * has none in a URL (RFC 9112 §3.2.4)
+        }
         write::request_line(out, head.method(), &url);
     } else {
         write::request_line(out, head.method(), to.path.as_bytes());
@@ -119,7 +121,7 @@ pub fn write_answer(out: &mut BytesMut, head: &ResponseHead, to: &Inbound<'_>) {
         write::field(out, "Upgrade", b"websocket");
     } else if head.status() >= 200 {
         match (to.version, to.keep_alive) {
-            (Version::Http11, true) => {}
+            (Version::Http11 | Version::Http2, true) => {}
             (Version::Http10, true) => write::field(out, "Connection", b"keep-alive"),
             (_, false) => write::field(out, "Connection", b"close"),
         }
@@ -128,6 +130,19 @@ pub fn write_answer(out: &mut BytesMut, head: &ResponseHead, to: &Inbound<'_>) {
         write_via(out, head.version(), name);
     }
     write::end(out);
+}
+
+/// The fields of an answer that travel on, where they are not written into a buffer; framing fields but `Content-Length` do not.
+pub fn answer_fields(head: &ResponseHead) -> impl Iterator<Item = (&str, &[u8])> {
+    head.fields().filter(|(name, _)| {
+        let name = name.as_bytes();
+        name.eq_ignore_ascii_case(b"content-length") || !is_hop_by_hop(name) && !head.nominates(name)
+    })
+}
+
+/// The value of the `Via` that we add to a message.
+pub fn via_value(received: Version, name: &str) -> String {
+    format!("{} {name}", via_version(received))
 }
 
 /// True where one of the `Via` fields holds our own name, compared whole: the message has been here before.
@@ -145,13 +160,19 @@ pub fn received_via(head: &RequestHead) -> Option<Cow<'_, str>> {
     Some(values.fold(first, |joined, value| Cow::Owned(format!("{joined}, {value}"))))
 }
 
+/// RFC 9110 §7.6.3.
+fn via_version(received: Version) -> &'static str {
+    match received {
+        Version::Http10 => "1.0",
+        Version::Http11 => "1.1",
+        Version::Http2 => "2",
+    }
+}
+
 fn write_via(out: &mut BytesMut, received: Version, name: &str) {
-    let version = match received {
-        Version::Http10 => b"1.0 ",
-        Version::Http11 => b"1.1 ",
-    };
     write::field_with(out, b"Via", |out| {
-        out.put_slice(version);
+        out.put_slice(via_version(received).as_bytes());
+        out.put_u8(b' ');
         out.put_slice(name.as_bytes());
     });
 }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::Proxy;
-use super::exchange::{Downstream, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange};
+use super::downstream::Downstream;
+use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange, exchange_with_body};
 use super::headers::{self, Outbound};
+use super::patience::Patience;
+use crate::account::hosts::HostCounts;
 use crate::account::{AccessRecord, destinations};
 use crate::dial::PoolKey;
 use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
 use crate::route::cluster::{Cluster, Hop, Via};
-use crate::stream::Stream;
 
 /// What is done with one request.
 #[derive(Debug)]
@@ -44,92 +46,101 @@ impl Proxy {
     ///
     /// # Errors
     /// See [`ExchangeError`]; `Stale` does not come out of here.
-    pub async fn exchange(
+    #[expect(clippy::too_many_arguments, reason = "what one request depends on, of two owners")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would hold `down` twice: as the argument and where it is moved to"
+    )]
+    pub fn exchange<D: Downstream>(
         &self,
-        down: &mut Downstream<'_>,
+        mut down: D,
+        patience: &mut Patience,
         head: &RequestHead,
         plan: &HttpPlan<'_>,
         keep_alive: bool,
         pinned: &mut Option<Pinned>,
         record: &mut AccessRecord,
-    ) -> Result<Exchanged, ExchangeError> {
-        let (cluster, hop) = first_stop(&plan.route.cluster);
-        let authorization = match hop.and_then(|hop| hop.authorization.as_ref()).map(|credential| &credential.value) {
-            Some(Err(why)) => {
-                let failure = Failure::new(ErrorType::Configuration, "the parent proxy's credential is missing");
-                return Err(ExchangeError::Failed(Failure { log: why.as_ref().into(), ..failure }));
+    ) -> impl Future<Output = Result<Exchanged, ExchangeError>> {
+        async move {
+            let (cluster, hop) = first_stop(&plan.route.cluster);
+            let authorization = match hop.and_then(|hop| hop.authorization.as_ref()).map(|credential| &credential.value)
+            {
+                Some(Err(why)) => {
+                    let failure = Failure::new(ErrorType::Configuration, "the parent proxy's credential is missing");
+                    return Err(ExchangeError::Failed(Failure { log: why.as_ref().into(), ..failure }));
+                }
+                Some(Ok(value)) => Some(value.as_ref()),
+                None => None,
+            };
+            if hop.is_some() {
+                // Before a kept connection to the parent is looked for: that one leads anywhere.
+                self.dialer
+                    .judge_asked(&plan.route.cluster, plan.target)
+                    .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
             }
-            Some(Ok(value)) => Some(value.as_ref()),
-            None => None,
-        };
-        if hop.is_some() {
-            // Before a kept connection to the parent is looked for: that one leads anywhere.
-            self.dialer
-                .judge_asked(&plan.route.cluster, plan.target)
-                .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
-        }
-        let via = self.via.load_full();
-        let outbound = Outbound {
-            path: plan.path,
-            target: plan.target,
-            scheme: plan.scheme,
-            absolute_form: hop.is_some(),
-            proxy_authorization: authorization,
-            websocket: head.upgrade_websocket(),
-            max_forwards: plan.max_forwards,
-            via: via.sent(),
-        };
-        let limits = ExchangeLimits::new(&self.limits.load(), self.pace(record.source()));
-        let key = self.dialer.pool_key(cluster, plan.target);
-        let own = pinned.take_if(|pinned| pinned.key == key);
-        let mut owned = own.is_some();
-        let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key));
-        let mut reused = idle.is_some();
-        let mut upstream = match idle {
-            Some(upstream) => {
-                upstream.dialed.retrace(record.trace_mut());
-                upstream
-            }
-            None => Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?,
-        };
-        loop {
-            record.trace_mut().reused = reused;
-            let host = upstream.dialed.lease.host().cloned();
-            match exchange(down, upstream, head, &outbound, keep_alive, &limits).await {
-                Ok(mut exchanged) => {
-                    destinations::note(plan.target, exchanged.received + exchanged.sent);
-                    if let Some(host) = host {
-                        if exchanged.head.status() < 500 { host.succeeded() } else { host.erred() }
-                    }
-                    if let Some(upstream) = reusable(&mut exchanged, cluster) {
-                        // What authenticated a client once is that client's to its end, whatever later requests on it look like.
-                        if owned || exchanged.connection_bound_auth {
-                            *pinned = Some(Pinned { key, upstream });
-                        } else {
-                            self.dialer.checkin(key, upstream.dialed);
+            let via = self.via.load_full();
+            let outbound = Outbound {
+                path: plan.path,
+                target: plan.target,
+                scheme: plan.scheme,
+                absolute_form: hop.is_some(),
+                proxy_authorization: authorization,
+                websocket: head.upgrade_websocket(),
+                max_forwards: plan.max_forwards,
+                via: via.sent(),
+            };
+            let limits = ExchangeLimits::new(&self.limits.load(), self.pace(record.source()));
+            let key = self.dialer.pool_key(cluster, plan.target);
+            let own = pinned.take_if(|pinned| pinned.key == key);
+            let mut owned = own.is_some();
+            let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key));
+            let mut reused = idle.is_some();
+            let mut upstream = match idle {
+                Some(upstream) => {
+                    upstream.dialed.retrace(record.trace_mut());
+                    upstream
+                }
+                None => Box::pin(self.fresh(cluster, hop, plan.target, head, &mut down, record)).await?,
+            };
+            let mut host = upstream.dialed.lease.host().cloned();
+            let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits };
+            let result = if head.body() == BodyLength::None {
+                loop {
+                    record.trace_mut().reused = reused;
+                    match exchange(&mut down, upstream, &asking, patience).await {
+                        Err(ExchangeError::Stale) if reused && may_repeat(head) => {
+                            upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, &mut down, record)).await?;
+                            host = upstream.dialed.lease.host().cloned();
+                            (reused, owned) = (false, false);
                         }
+                        result => break result,
                     }
-                    return Ok(exchanged);
                 }
-                Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                    upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, &*down.stream, record)).await?;
-                    (reused, owned) = (false, false);
-                }
-                Err(ExchangeError::Stale) => {
+            } else {
+                record.trace_mut().reused = reused;
+                // Boxed with what else is rare, so that a connection's future stays small.
+                Box::pin(exchange_with_body(down, upstream, &asking, patience)).await
+            };
+            if let Some(host) = host {
+                tally(&host, &result);
+            }
+            let mut exchanged = result.map_err(|error| match error {
+                ExchangeError::Stale => {
                     let detail = format!("{} closed the connection without an answer", plan.target);
-                    return Err(ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail)));
+                    ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
                 }
-                Err(error) => {
-                    match (host, &error) {
-                        (Some(host), ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => {
-                            host.timed_out();
-                        }
-                        (Some(host), ExchangeError::Failed(_)) => host.erred(),
-                        _ => {}
-                    }
-                    return Err(error);
+                error => error,
+            })?;
+            destinations::note(plan.target, exchanged.received + exchanged.sent);
+            if let Some(upstream) = reusable(&mut exchanged, cluster) {
+                // What authenticated a client once is that client's to its end, whatever later requests on it look like.
+                if owned || exchanged.connection_bound_auth {
+                    *pinned = Some(Pinned { key, upstream });
+                } else {
+                    self.dialer.checkin(key, upstream.dialed);
                 }
             }
+            Ok(exchanged)
         }
     }
 
@@ -137,13 +148,13 @@ impl Proxy {
         self.dialer.checkout(key).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
     }
 
-    async fn fresh(
+    async fn fresh<D: Downstream>(
         &self,
         cluster: &Arc<Cluster>,
         parent: Option<&Hop>,
         target: &Target,
         head: &RequestHead,
-        client: &Stream,
+        client: &mut D,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
         let dialing = async {
@@ -158,6 +169,16 @@ impl Proxy {
             () = client.reset() => return Err(ExchangeError::ClientGone),
         };
         Ok(Upstream { dialed, buf: BytesMut::new() })
+    }
+}
+
+/// Counts at its address how a request ended.
+fn tally(host: &HostCounts, result: &Result<Exchanged, ExchangeError>) {
+    match result {
+        Ok(exchanged) if exchanged.head.status() < 500 => host.succeeded(),
+        Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => host.timed_out(),
+        Ok(_) | Err(ExchangeError::Failed(_) | ExchangeError::Stale) => host.erred(),
+        Err(ExchangeError::ClientGone) => {}
     }
 }
 

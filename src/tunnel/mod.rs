@@ -2,9 +2,11 @@
 
 pub mod body;
 pub(crate) mod closing;
+pub mod downstream;
 pub mod exchange;
 pub mod headers;
 pub mod http;
+pub mod http2;
 pub mod patience;
 
 use std::future::poll_fn;

@@ -11,6 +11,7 @@ mod descriptors;
 mod dns_storm;
 mod drain;
 mod house;
+mod http2;
 mod inbound;
 mod kubernetes;
 mod leak;

@@ -1,12 +1,11 @@
 //! CONNECT: a tunnel of copied bytes, or one that we serve from the inside.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connection, Inside};
+use super::{Connection, Hold, Inside};
 use crate::account::{AccessRecord, Requested};
-use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Source, Target};
+use crate::flow::{Ask, Ending, Failure, Flow, Outcome, Target};
 use crate::http1::RequestHead;
 use crate::route::{Route, TunnelKind};
 use crate::stream::sniff::{Sniffed, sniff};
@@ -40,8 +39,8 @@ impl Drop for Around {
 impl Connection {
     /// Serves a CONNECT; gives the connection back where HTTP follows on it.
     pub(super) async fn connect(mut self: Box<Self>, head: RequestHead, target: Target) -> Option<Box<Self>> {
-        let mut record = self.record(&head, Requested::Tunnel(&target));
-        let connected = match self.authenticated(&head, &mut record).await {
+        let mut record = self.client().record(&head, Requested::Tunnel(&target));
+        let connected = match self.client().admit(&head, self.inside.is_some(), &mut record).await {
             Ok(source) => {
                 self.source = source;
                 self.open(&head, &target, &mut record).await
@@ -71,26 +70,24 @@ impl Connection {
         }
     }
 
-    /// Everything about the client that can refuse a CONNECT before its target is looked at.
-    async fn authenticated(&self, head: &RequestHead, record: &mut AccessRecord) -> Result<Arc<Source>, Failure> {
-        let source = self.authenticate(head).await?;
-        record.identity(source.identity.as_ref());
-        self.refuse_loop(head)?;
-        Ok(source)
-    }
-
-    async fn open(&self, head: &RequestHead, target: &Target, record: &mut AccessRecord) -> Result<Connected, Failure> {
-        let flow = Flow { source: &self.source, ask: Ask::Connect, target: target.clone() };
-        let route = self.proxy.route(&flow, record)?;
+    async fn open(
+        &mut self,
+        head: &RequestHead,
+        target: &Target,
+        record: &mut AccessRecord,
+    ) -> Result<Connected, Failure> {
+        let Self { proxy, source, stream, .. } = self;
+        let flow = Flow { source, ask: Ask::Connect, target: target.clone() };
+        let route = proxy.route(&flow, record)?;
         if route.tunnel != TunnelKind::Opaque {
             return Ok(Connected::Inside(route));
         }
         let via = headers::received_via(head);
-        let opening = Opening { received_via: via.as_deref(), ..self.opening(&route, target) };
+        let opening = Opening { route: &route, source, target, by_sni: false, received_via: via.as_deref() };
         tokio::select! {
             biased;
-            opened = self.proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
-            () = self.stream.reset() => Ok(Connected::ClientGone),
+            opened = proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
+            () = stream.reset() => Ok(Connected::ClientGone),
         }
     }
 
@@ -102,13 +99,13 @@ impl Connection {
     pub(super) fn tunnel(mut self: Box<Self>, opened: Opened, record: Box<AccessRecord>) {
         let early = std::mem::take(&mut self.buf).freeze();
         let downstream = self.stream.with_prefix(early);
-        match self.inside {
-            None => {
-                let tunnel = self.proxy.tunnel(downstream, opened, record, self.admitted);
+        match (self.hold, self.inside) {
+            (Hold::Connection(admitted), None) => {
+                let tunnel = self.proxy.tunnel(downstream, opened, record, admitted);
                 self.proxy.drain.spawn(tunnel.relay());
             }
-            Some(inside) => {
-                let hold = (self.admitted, Around(Some(inside.record)));
+            (hold, inside) => {
+                let hold = (hold, Around(inside.map(|inside| inside.record)));
                 let tunnel = self.proxy.tunnel(downstream, opened, record, hold);
                 self.proxy.drain.spawn(tunnel.relay());
             }
@@ -127,6 +124,22 @@ impl Connection {
             record.finish(Outcome::Ended(Ending::DownstreamReset));
             return None;
         }
+        self.inside(target, route, record).await
+    }
+
+    /// Serves the inside of a tunnel whose `200` is out, to its end.
+    pub(super) async fn serve_inside(self: Box<Self>, target: Target, route: Route, record: Box<AccessRecord>) {
+        if let Some(inside) = self.inside(target, route, record).await {
+            inside.serve().await;
+        }
+    }
+
+    async fn inside(
+        mut self: Box<Self>,
+        target: Target,
+        route: Route,
+        mut record: Box<AccessRecord>,
+    ) -> Option<Box<Self>> {
         self.requests = 0;
         match (&route.tunnel, self.first_bytes().await) {
             (_, Some(Sniffed::Http1)) => {}
@@ -138,6 +151,7 @@ impl Connection {
                 return None;
             }
             (_, None) => {
+                self.stream.finish();
                 record.finish(Outcome::Complete);
                 return None;
             }

@@ -7,52 +7,47 @@ use super::{After, Connection, Switched, closing};
 use crate::account::{AccessRecord, Requested};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
 use crate::http1::{BodyLength, RequestHead, RequestTarget};
-use crate::tunnel::exchange::{Downstream, ExchangeError, Exchanged, Next};
+use crate::tunnel::Proxy;
+use crate::tunnel::downstream::Http1;
+use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
 use crate::tunnel::http::HttpPlan;
 
 /// What a request asks for, whatever its form.
-struct Asked<'a> {
-    target: Target,
-    scheme: Scheme,
-    path: &'a str,
+pub(super) struct Asked<'a> {
+    pub(super) target: Target,
+    pub(super) scheme: Scheme,
+    pub(super) path: &'a str,
 }
 
 impl Connection {
     pub(super) async fn plain(&mut self, head: &RequestHead) -> After {
-        let asked = match self.asked(head) {
+        let asked = match asked(head, self.inside.as_ref().map(|inside| &inside.target)) {
             Ok(asked) => asked,
             Err(failure) => {
-                let record = self.record(head, Requested::Unreadable);
+                let record = self.client().record(head, Requested::Unreadable);
                 return self.refuse(head, record, failure).await;
             }
         };
         let requested = Requested::Url { scheme: asked.scheme, target: &asked.target, path: asked.path };
-        let mut record = self.record(head, requested);
-        let source = match self.admitted(head, &asked.target, &mut record).await {
+        let mut record = self.client().record(head, requested);
+        let inside = self.inside.as_ref().map(|inside| &inside.target);
+        let source = match inside.map_or(Ok(()), |tunnel| same_authority(&asked.target, tunnel)) {
+            Ok(()) => self.client().admit(head, inside.is_some(), &mut record).await,
+            Err(failure) => Err(failure),
+        };
+        let source = match source {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
         };
-        let max_forwards = match max_forwards(head) {
-            Ok(Some(0)) => return self.answer_ourselves(head, record).await,
-            Ok(left) => left.map(|left| left - 1),
-            Err(failure) => return self.refuse(head, record, failure).await,
-        };
-        let request = Request {
-            method: head.method(),
-            scheme: asked.scheme,
-            path: asked.path,
-            inside_tunnel: self.inside.is_some(),
-        };
-        let flow = Flow { source: &source, ask: Ask::Http(request), target: asked.target.clone() };
-        let plan = match self.proxy.route(&flow, &mut record) {
-            Ok(route) => {
-                HttpPlan { route, target: &asked.target, scheme: asked.scheme, path: asked.path, max_forwards }
-            }
+        let plan = match plan(&self.proxy, &source, head, &asked, inside.is_some(), &mut record) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return self.answer_ourselves(head, record).await,
             Err(failure) => return self.refuse(head, record, failure).await,
         };
         let keep_alive = self.may_ask_again(head);
-        let mut down = Downstream { stream: &mut self.stream, buf: &mut self.buf, patience: &mut self.patience };
-        match self.proxy.exchange(&mut down, head, &plan, keep_alive, &mut self.pinned, &mut record).await {
+        let Self { proxy, stream, buf, patience, pinned, .. } = self;
+        let down = Http1::new(stream, buf);
+        match proxy.exchange(down, patience, head, &plan, keep_alive, pinned, &mut record).await {
             Ok(exchanged) => {
                 let unread = !exchanged.request_whole;
                 let after = self.exchanged(exchanged, &source, plan, record);
@@ -66,50 +61,6 @@ impl Connection {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
                 After::Abort
             }
-        }
-    }
-
-    async fn admitted(
-        &self,
-        head: &RequestHead,
-        target: &Target,
-        record: &mut AccessRecord,
-    ) -> Result<Arc<Source>, Failure> {
-        if let Some(inside) = &self.inside {
-            same_authority(target, &inside.target)?;
-        }
-        let source = self.authenticate(head).await?;
-        record.identity(source.identity.as_ref());
-        self.refuse_loop(head)?;
-        Ok(source)
-    }
-
-    /// Reads what is asked for: absolute-form wins over Host. Inside a tunnel it is still to be compared with the tunnel's target.
-    fn asked<'h>(&self, head: &'h RequestHead) -> Result<Asked<'h>, Failure> {
-        let bad = |detail: &str| Failure::new(ErrorType::BadRequest, detail);
-        match (head.target(), &self.inside) {
-            (RequestTarget::Absolute { scheme, target }, None) => {
-                Ok(Asked { target: target.clone(), scheme: *scheme, path: head.path() })
-            }
-            (RequestTarget::Absolute { scheme: Scheme::Http, target }, Some(_)) => {
-                Ok(Asked { target: target.clone(), scheme: Scheme::Http, path: head.path() })
-            }
-            (RequestTarget::Origin, Some(inside)) => {
-                let target = match head.host() {
-                    Some(host) => Target::parse_or_port(host, Scheme::Http.default_port())
-                        .map_err(|error| bad(&format!("Host: {error}")))?,
-                    None => inside.target.clone(),
-                };
-                Ok(Asked { target, scheme: Scheme::Http, path: head.path() })
-            }
-            (RequestTarget::Asterisk, Some(inside)) => {
-                Ok(Asked { target: inside.target.clone(), scheme: Scheme::Http, path: "*" })
-            }
-            (RequestTarget::Origin | RequestTarget::Asterisk, None) => {
-                Err(bad("this is a proxy: ask with CONNECT host:port or with a whole URL"))
-            }
-            (RequestTarget::Absolute { .. }, Some(_)) => Err(bad("inside this tunnel only http is spoken")),
-            (RequestTarget::Authority(_), _) => Err(bad("CONNECT inside a tunnel that carries HTTP")),
         }
     }
 
@@ -154,26 +105,14 @@ impl Connection {
 
     /// `Max-Forwards: 0`: we are the last recipient (RFC 9110 §7.6.2).
     async fn answer_ourselves(&mut self, head: &RequestHead, mut record: Box<AccessRecord>) -> After {
-        let mut body = String::new();
-        if head.method() == "TRACE" {
-            // The request as received, without what must not be reflected (RFC 9110 §9.3.8).
-            for line in String::from_utf8_lossy(head.raw()).split_inclusive("\r\n") {
-                let name = line.split(':').next().unwrap_or_default();
-                if !["proxy-authorization", "authorization", "cookie"]
-                    .iter()
-                    .any(|secret| name.eq_ignore_ascii_case(secret))
-                {
-                    body.push_str(line);
-                }
-            }
-        }
+        let body = reflected(head);
         let mut answer = String::from("HTTP/1.1 200 OK\r\n");
         let media_type = if body.is_empty() { "" } else { "Content-Type: message/http\r\n" };
         let keep_alive = head.body() == BodyLength::None && self.may_ask_again(head);
         let connection = if keep_alive { "" } else { "Connection: close\r\n" };
         write!(
             answer,
-            "{media_type}Allow: CONNECT, GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n\
+            "{media_type}Allow: {ALLOW}\r\n\
              Content-Length: {}\r\n{connection}\r\n{body}",
             body.len()
         )
@@ -190,6 +129,74 @@ impl Connection {
         After::Close
     }
 }
+
+/// Decides, up to the point where something is sent anywhere; `None`: we answer it (`Max-Forwards: 0`).
+pub(super) fn plan<'a>(
+    proxy: &Proxy,
+    source: &Source,
+    head: &RequestHead,
+    asked: &'a Asked<'_>,
+    inside_tunnel: bool,
+    record: &mut AccessRecord,
+) -> Result<Option<HttpPlan<'a>>, Failure> {
+    let max_forwards = match max_forwards(head)? {
+        Some(0) => return Ok(None),
+        left => left.map(|left| left - 1),
+    };
+    let request = Request { method: head.method(), scheme: asked.scheme, path: asked.path, inside_tunnel };
+    let flow = Flow { source, ask: Ask::Http(request), target: asked.target.clone() };
+    let route = proxy.route(&flow, record)?;
+    Ok(Some(HttpPlan { route, target: &asked.target, scheme: asked.scheme, path: asked.path, max_forwards }))
+}
+
+/// Reads what is asked for: absolute-form wins over Host. Inside a tunnel it is still to be compared with the tunnel's target.
+pub(super) fn asked<'h>(head: &'h RequestHead, inside: Option<&Target>) -> Result<Asked<'h>, Failure> {
+    let bad = |detail: &str| Failure::new(ErrorType::BadRequest, detail);
+    match (head.target(), inside) {
+        (RequestTarget::Absolute { scheme, target }, None) => {
+            Ok(Asked { target: target.clone(), scheme: *scheme, path: head.path() })
+        }
+        (RequestTarget::Absolute { scheme: Scheme::Http, target }, Some(_)) => {
+            Ok(Asked { target: target.clone(), scheme: Scheme::Http, path: head.path() })
+        }
+        (RequestTarget::Origin, Some(tunnel)) => {
+            let target = match head.host() {
+                Some(host) => Target::parse_or_port(host, Scheme::Http.default_port())
+                    .map_err(|error| bad(&format!("Host: {error}")))?,
+                None => tunnel.clone(),
+            };
+            Ok(Asked { target, scheme: Scheme::Http, path: head.path() })
+        }
+        (RequestTarget::Asterisk, Some(tunnel)) => {
+            Ok(Asked { target: tunnel.clone(), scheme: Scheme::Http, path: "*" })
+        }
+        (RequestTarget::Origin | RequestTarget::Asterisk, None) => {
+            Err(bad("this is a proxy: ask with CONNECT host:port or with a whole URL"))
+        }
+        (RequestTarget::Absolute { .. }, Some(_)) => Err(bad("inside this tunnel only http is spoken")),
+        (RequestTarget::Authority(_), _) => Err(bad("CONNECT inside a tunnel that carries HTTP")),
+    }
+}
+
+/// The body of an answer of ours to TRACE: the request as received, without what must not be reflected (RFC 9110 §9.3.8). Empty for
+/// OPTIONS.
+pub(super) fn reflected(head: &RequestHead) -> String {
+    let mut body = String::new();
+    if head.method() == "TRACE" {
+        for line in String::from_utf8_lossy(head.raw()).split_inclusive("\r\n") {
+            let name = line.split(':').next().unwrap_or_default();
+            if !SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) {
+                body.push_str(line);
+            }
+        }
+    }
+    body
+}
+
+const SECRETS: [&str; 3] = ["proxy-authorization", "authorization", "cookie"];
+
+/// What a proxy passes on.
+pub(super) const ALLOW: &str = "CONNECT, GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE";
 
 /// RFC 9110 §15.5.20: a request that names another authority than its tunnel is misdirected; it may try to leave the tunnel's rules.
 fn same_authority(asked: &Target, tunnel: &Target) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::question::Question;
 use crate::accept::ListenerSettings;
-use crate::flow::{ErrorType, Source};
+use crate::flow::{ErrorType, Source, Transport};
 use crate::route::remedy::{Remedy, remedies};
 use crate::route::{Nearest, Service};
 
@@ -21,6 +21,6 @@ pub(super) fn suggestions(
     let Some(question) = question else { return Vec::new() };
     let peer = SocketAddr::new(client, 0);
     let (name, workload) = (listener.name.clone(), Arc::clone(&listener.workload));
-    let source = Source { peer, local: peer, listener: name, workload, identity: None };
+    let source = Source { peer, local: peer, transport: Transport::Tcp, listener: name, workload, identity: None };
     remedies(error, &question.flow(&source), service, nearest)
 }

@@ -7,6 +7,7 @@ pub(crate) mod crowd;
 pub(crate) mod dns;
 pub(crate) mod egret;
 pub(crate) mod folder;
+pub(crate) mod frames;
 pub(crate) mod hello;
 pub(crate) mod lines;
 pub(crate) mod nginx;

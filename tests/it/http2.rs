@@ -1,0 +1,8 @@
+//! HTTP/2 on a `forward` listener: CONNECT, websocket and plain requests, the limits of a connection, and what RFC 9113 and 7541 refuse.
+
+mod abuse;
+mod conformance;
+mod connect;
+mod fairness;
+mod peers;
+mod plain;

@@ -1,0 +1,65 @@
+//! A stream whose reader stopped takes nothing from the others of its connection.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::support::frames::{DATA, Frames, WINDOW_UPDATE};
+use crate::support::origin::Origin;
+use crate::support::{Egret, PATIENCE};
+
+const STREAMS: u32 = 99;
+const CHUNK_BYTES: usize = 16 * 1024;
+const ROUNDS: usize = 32; // 99 streams × 32 × 2 × 16 KiB: 99 MiB
+const NOISE: Duration = Duration::from_millis(20); // of a busy machine
+
+/// Sends 16 KiB on each stream and reads it back, round by round; the time that 99 of 100 exchanges stay below.
+fn p99(client: &mut Frames, streams: impl Iterator<Item = u32> + Clone) -> Duration {
+    let chunk = vec![7; CHUNK_BYTES];
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        for stream in streams.clone() {
+            let begin = Instant::now();
+            client.send(DATA, 0, stream, &chunk);
+            assert_eq!(client.data(stream, CHUNK_BYTES).len(), CHUNK_BYTES);
+            client.grant(stream, CHUNK_BYTES as u32);
+            times.push(begin.elapsed());
+        }
+    }
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+fn open(client: &mut Frames, stream: u32, target: std::net::SocketAddr) {
+    client.connect(stream, target);
+    assert_eq!(client.status(stream), 200);
+}
+
+#[test]
+fn the_others_are_as_fast_as_without_it() {
+    let echo = Origin::echo();
+    // Sends without end, and reads nothing: both directions of its tunnel stand still.
+    let stuck = Origin::new(|mut stream| {
+        while stream.write_all(&[7; 64 * 1024]).is_ok() {}
+        std::thread::sleep(PATIENCE);
+    });
+    let egret = Egret::start();
+    let mut client = Frames::open(egret.proxy());
+    // The connection's window is no bound here: what the stopped stream got does not come back.
+    client.send(WINDOW_UPDATE, 0, 0, &(1u32 << 29).to_be_bytes());
+    let others = (0..STREAMS).map(|n| 2 * n + 1);
+    others.clone().for_each(|stream| open(&mut client, stream, echo.address));
+    let without = p99(&mut client, others.clone());
+    let before = egret.resident_bytes();
+
+    let stopped = 2 * STREAMS + 1;
+    open(&mut client, stopped, stuck.address);
+    // Its window towards us fills and is never granted anew; a window's worth of ours goes to an origin that does not read.
+    let chunk = vec![7; CHUNK_BYTES];
+    for _ in 0..256 * 1024 / CHUNK_BYTES {
+        client.send(DATA, 0, stopped, &chunk);
+    }
+    let with = p99(&mut client, others);
+    assert!(with <= without * 2 + NOISE, "p99 {with:?} beside a stopped stream, {without:?} without it");
+    let grown = egret.resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "grew by {grown} bytes for one stream"); // 256 KiB of a window, and the allocator's share
+}
