@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn what_grows_after_the_first_quarter_is_not_flat() {
         assert!(soaked(|n| 20_000_000 + n.min(9) * 1_000_000, |_| 50).is_flat());
-        assert!(!soaked(|n| 20_000_000 + n * 100_000, |_| 50).is_flat());
+        assert!(!soaked(|n| 20_000_000 + n * 150_000, |_| 50).is_flat());
         assert!(!soaked(|_| 20_000_000, |n| 50 + n as usize).is_flat());
         assert!(soaked(|n| 20_000_000 + (n % 2) * 1_000_000, |n| 50 + (n % 3) as usize).is_flat());
     }

@@ -22,7 +22,6 @@ const MALFORMED: &[(&str, &str)] = &[
     ("HTTP/1.2", "GET http://{o}/ HTTP/1.2\r\nHost: {o}\r\n\r\n"),
     ("HTTP/2.0", "GET http://{o}/ HTTP/2.0\r\nHost: {o}\r\n\r\n"),
     ("a version in lower case", "GET http://{o}/ http/1.1\r\nHost: {o}\r\n\r\n"),
-    ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("a fragment", "GET http://{o}/#top HTTP/1.1\r\nHost: {o}\r\n\r\n"),
     ("a quote in the path", "GET http://{o}/\" HTTP/1.1\r\nHost: {o}\r\n\r\n"),
     ("a control byte in the path", "GET http://{o}/\x01 HTTP/1.1\r\nHost: {o}\r\n\r\n"),
