@@ -1,4 +1,4 @@
-//! The client's side of one exchange, as [`super::exchange`] needs it: here the traits, and HTTP/1. HTTP/2 is [`super::h2`].
+//! The client's side of one exchange, as [`super::exchange`] needs it: here the traits, and HTTP/1. HTTP/2 is [`super::http2`].
 
 use std::future::Future;
 use std::task::{Context, Poll, ready};
