@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does the Dockerfile's steps without a daemon: its RUN builds the image's files, which are then run in a chroot as the user of the
-# image, read-only. Needs root, the toolchain and Debian's ca-certificates; the base image's place is taken by this machine.
+# Does the Dockerfile's steps without a daemon: its RUN builds the image's files, which are then listed. Needs the toolchain and Debian's
+# ca-certificates; the base image's place is taken by this machine.
 #
 #   conf/package/image.sh FOLDER [BINARY]    BINARY: one that was built before, in place of the release build
 set -euo pipefail
