@@ -12,6 +12,7 @@ pub mod socket;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,10 +111,11 @@ impl Listener {
     /// Accepts until `stop`; each connection is a task of its own, tracked by the proxy's drain.
     pub async fn serve(self: Arc<Self>, proxy: Arc<Proxy>, connections: Arc<Connections>, stop: CancellationToken) {
         let mut warned = Warned::default();
+        let mut stopped = pin!(stop.cancelled());
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = &mut stopped => return,
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
@@ -122,7 +124,7 @@ impl Listener {
                     metrics::limit_reached(Limit::Descriptors);
                     let moved = tokio::select! {
                         biased;
-                        () = stop.cancelled() => return,
+                        () = &mut stopped => return,
                         moved = out_of_reserve(stream) => moved,
                     };
                     if let Ok(stream) = moved {
@@ -173,7 +175,7 @@ impl Listener {
         let arrives = settings.tls.is_some() || settings.proxy_protocol.is_some();
         let accepted = Accepted { stream, source, settings, admitted };
         match arrives {
-            true => proxy.drain.spawn(Box::pin(arrival::serve(proxy.clone(), accepted))),
+            true => proxy.drain.spawn_large(|| arrival::serve(proxy.clone(), accepted)),
             false => accepted.serve(proxy),
         }
     }
@@ -183,9 +185,8 @@ impl Accepted {
     /// Speaks the listener's protocol from here on, in a task of its own.
     fn serve(self, proxy: &Arc<Proxy>) {
         match self.settings.name.kind {
-            // Boxed: a task is moved six times from here to its place on the heap, and overwritten whole where it ends.
-            ListenerKind::Forward => proxy.drain.spawn(Box::pin(forward::serve(proxy.clone(), self))),
-            ListenerKind::Sni => proxy.drain.spawn(Box::pin(sni::serve(proxy.clone(), self))),
+            ListenerKind::Forward => proxy.drain.spawn_large(|| forward::serve(proxy.clone(), self)),
+            ListenerKind::Sni => proxy.drain.spawn_large(|| sni::serve(proxy.clone(), self)),
         }
     }
 }

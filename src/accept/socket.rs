@@ -1,5 +1,6 @@
 //! Listening sockets: bound before anything is served, with the options that accepted sockets inherit.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -44,7 +45,10 @@ impl ListeningSocket {
     /// Those of accept(2). Dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match self {
-            Self::Tcp(listener, _) => listener.accept().await.map(|(tcp, peer)| (tcp.into(), peer)),
+            // Polled by one task only, which is registered for less than any number of them would be.
+            Self::Tcp(listener, _) => {
+                poll_fn(|cx| listener.poll_accept(cx)).await.map(|(tcp, peer)| (tcp.into(), peer))
+            }
             Self::Unix(socket) => socket.accept().await.map(|unix| (unix.into(), NO_ADDRESS)),
         }
     }

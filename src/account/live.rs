@@ -104,7 +104,9 @@ impl Live {
     /// Both sides are connected: from here on it counts as a connection of its cluster.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
-        self.count(NO_FLAGS, |connections| &connections.opened, 1);
+        self.count(NO_FLAGS, |connections| {
+            connections.opened.fetch_add(1, Ordering::Relaxed);
+        });
         events::tell("opened", || self.describe());
     }
 
@@ -113,24 +115,24 @@ impl Live {
         let _ = self.end.compare_exchange(RUNNING, code(why), Ordering::Release, Ordering::Relaxed);
     }
 
-    /// Hands the bytes that moved since the last time to its cluster's counters.
-    fn settle(&self, flags: &'static str) {
+    /// Hands the bytes that moved since the last time to its cluster's counters, and the end of the connection if it is one.
+    fn settle(&self, flags: &'static str, closed: bool) {
         let since = |settled: &AtomicU64, now: u64| now.saturating_sub(settled.fetch_max(now, Ordering::Relaxed));
         let received = since(&self.settled[0], self.received());
         let sent = since(&self.settled[1], self.sent());
-        if received > 0 {
-            self.count(flags, |connections| &connections.received, received);
-        }
-        if sent > 0 {
-            self.count(flags, |connections| &connections.sent, sent);
+        if closed || received > 0 || sent > 0 {
+            self.count(flags, |connections| {
+                connections.received.fetch_add(received, Ordering::Relaxed);
+                connections.sent.fetch_add(sent, Ordering::Relaxed);
+                connections.closed.fetch_add(u64::from(closed), Ordering::Relaxed);
+            });
         }
     }
 
     fn finish(&self) {
         if self.begun.load(Ordering::Relaxed) {
             let flags = self.ending().map_or(NO_FLAGS, Ending::flag);
-            self.settle(flags);
-            self.count(flags, |connections| &connections.closed, 1);
+            self.settle(flags, true);
             let (received, sent) = (self.received(), self.sent());
             destinations::note(&self.target, received + sent);
             events::tell("closed", || {
@@ -154,10 +156,8 @@ impl Live {
         })
     }
 
-    fn count(&self, flags: &'static str, which: impl FnOnce(&Connections) -> &AtomicU64, n: u64) {
-        self.traffic.connection(&self.source.workload, flags, |connections| {
-            which(connections).fetch_add(n, Ordering::Relaxed);
-        });
+    fn count(&self, flags: &'static str, count: impl FnOnce(&Connections)) {
+        self.traffic.connection(&self.source.workload, flags, count);
     }
 
     /// Bytes from the client so far.
@@ -297,7 +297,7 @@ impl Tunnels {
     pub fn settle(&self) {
         self.for_each(|live| {
             if live.begun.load(Ordering::Relaxed) {
-                live.settle(NO_FLAGS);
+                live.settle(NO_FLAGS, false);
             }
         });
     }

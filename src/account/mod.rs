@@ -45,6 +45,8 @@ pub struct Account {
     progress: watch::Sender<Progress>,
     /// [`Progress::start`], for who opens a tunnel.
     starts: AtomicBool,
+    /// There is a format: who writes no line does without the writer's lock.
+    kept: AtomicBool,
 }
 
 /// The access log as the settings want it (`mesh.accessLogFile`, `accessLogEncoding`, `accessLogFormat`).
@@ -109,7 +111,8 @@ impl Account {
         let (format, sink) = prepare(settings)?;
         let writer = Writer::start(sink).map_err(AccountError::Thread)?;
         let progress = watch::Sender::new(Progress::default());
-        Ok(Arc::new(Self { format: ArcSwapOption::new(format), writer, progress, starts: AtomicBool::new(false) }))
+        let (starts, kept) = (AtomicBool::new(false), AtomicBool::new(format.is_some()));
+        Ok(Arc::new(Self { format: ArcSwapOption::new(format), writer, progress, starts, kept }))
     }
 
     /// Takes new settings: lines that were rendered before go where they were meant to, flows that end from now on are written anew.
@@ -118,7 +121,10 @@ impl Account {
     /// See [`AccountError`]; the old settings stay in force.
     pub fn set(&self, settings: &AccountSettings) -> Result<(), AccountError> {
         let (format, sink) = prepare(settings)?;
-        self.writer.set_sink(sink, || self.format.store(format));
+        self.writer.set_sink(sink, || {
+            self.kept.store(format.is_some(), Ordering::Relaxed);
+            self.format.store(format);
+        });
         Ok(())
     }
 
@@ -140,7 +146,7 @@ impl Account {
 
     /// Starts the record of a flow: its time begins now.
     pub fn record(self: &Arc<Self>, source: &Arc<Source>) -> Box<AccessRecord> {
-        AccessRecord::new(self.clone(), source.clone(), self.format.load().is_some())
+        AccessRecord::new(self.clone(), source.clone(), self.kept.load(Ordering::Relaxed))
     }
 
     /// Opens the file anew, between two lines (SIGUSR1, after a rotation). Returns before it is done.
@@ -159,7 +165,7 @@ impl Account {
     }
 
     fn write(&self, record: &AccessRecord) {
-        if self.format.load().is_none() {
+        if !self.kept.load(Ordering::Relaxed) {
             return;
         }
         // Asked again inside: there no new settings can come between the format and the place of its line.

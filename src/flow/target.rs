@@ -107,20 +107,36 @@ impl Target {
     }
 }
 
+/// Each octet in decimal with a dot behind it, and the length of both.
+static DECIMAL: [([u8; 4], u8); 256] = {
+    let mut table = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (text, length) = &mut table[octet];
+        let mut left = octet;
+        *length = if octet >= 100 { 3 } else { 1 + (octet >= 10) as u8 };
+        let mut at = *length as usize;
+        while at > 0 {
+            at -= 1;
+            text[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        *length += 1;
+        octet += 1;
+    }
+    table
+};
+
 /// Appends an address as it is displayed. Addresses stand four times in each line of the log: the formatter would take as long for
 /// them as all the rest of the line.
 pub fn put_ip(out: &mut impl BufMut, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
-            let (mut text, mut len) = ([b'.'; "255.255.255.255".len()], 0);
+            let (mut text, mut len) = ([0; 4 * 4], 0);
             for octet in ip.octets() {
-                let digits = [octet / 100, octet / 10 % 10, octet % 10];
-                let leading = if octet >= 100 { 0 } else { 1 + usize::from(octet < 10) };
-                for digit in &digits[leading..] {
-                    text[len] = b'0' + digit;
-                    len += 1;
-                }
-                len += 1; // the dot
+                let (digits, count) = DECIMAL[usize::from(octet)];
+                text[len..len + 4].copy_from_slice(&digits);
+                len += usize::from(count);
             }
             out.put_slice(&text[..len - 1]);
         }

@@ -134,8 +134,9 @@ impl Stream {
                 return Ok(());
             }
             let (inner, holds_nothing) = match &stream.io {
-                Io::Tcp(tcp) => return tcp.readable().await,
-                Io::Unix(unix) => return unix.readable().await,
+                // One task reads: it is registered for less than any number of them would be.
+                Io::Tcp(tcp) => return poll_fn(|cx| tcp.poll_read_ready(cx)).await,
+                Io::Unix(unix) => return poll_fn(|cx| unix.poll_read_ready(cx)).await,
                 Io::TlsClient(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
                 Io::TlsServer(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
                 Io::Http2(_) => return Ok(()), // its reader waits itself
