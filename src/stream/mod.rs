@@ -42,6 +42,17 @@ enum Io {
     Http2(Box<Http2Stream>),
 }
 
+/// What the other side of a quiet stream does first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It sends: what comes behind cannot be seen before that is read.
+    Bytes,
+    /// It sends no more. It may be gone, or wait for an answer: only a reset tells ([`Stream::reset`]).
+    HalfClosed,
+    /// It is gone.
+    Reset,
+}
+
 impl Stream {
     /// Gives back bytes that were read already: they are read again before anything else.
     ///
@@ -159,15 +170,18 @@ impl Stream {
         let _ = tcp.ready(Interest::ERROR).await;
     }
 
-    /// Ready with true once the other side is seen to have closed or reset, with false where bytes came instead: then it cannot be
-    /// told any more. No system call unless the socket is readable; under TLS nothing can be seen.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready with what a side that was quiet does first. No system call unless the socket is readable; under TLS nothing can be seen.
+    pub fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Sign> {
         match &mut self.io {
             Io::Tcp(tcp) => {
                 let mut byte = [0];
-                tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| !matches!(peeked, Ok(1..)))
+                tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| match peeked {
+                    Ok(0) => Sign::HalfClosed,
+                    Ok(_) => Sign::Bytes,
+                    Err(_) => Sign::Reset,
+                })
             }
-            Io::Http2(http2) => http2.poll_reset(cx).map(|()| true),
+            Io::Http2(http2) => http2.poll_reset(cx).map(|()| Sign::Reset),
             Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) => Poll::Pending,
         }
     }

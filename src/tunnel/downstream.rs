@@ -12,7 +12,7 @@ use super::exchange::ExchangeError;
 use super::headers::{self, Inbound};
 use super::patience::Patience;
 use crate::http1::{BodyLength, ResponseHead, Version};
-use crate::stream::Stream;
+use crate::stream::{Sign, Stream};
 
 /// The client's side, before the exchange.
 pub trait Downstream: Reply + Sized {
@@ -21,17 +21,17 @@ pub trait Downstream: Reply + Sized {
     /// Where the answer goes while the body may still be coming.
     type Rest: Reply;
 
-    /// Ends once the client resets the connection or the stream; for the time of a dial.
-    fn reset(&mut self) -> impl Future<Output = ()>;
-
     /// The two ways apart, for a request with a body of that length.
     fn split(self, length: BodyLength) -> (Self::Body, Self::Rest);
 }
 
 /// The way of an answer to the client: [`Reply::begin`] takes its head, [`Sink`] its body.
 pub trait Reply: Sink {
-    /// Ready once the client is seen to be gone. Costs no system call while it is quiet.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready with the first that is seen of the client. Costs no system call while it is quiet.
+    fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Sign>;
+
+    /// Ends once the client resets the connection or the stream, a half-closed one too; never where that cannot be seen.
+    fn reset(&mut self) -> impl Future<Output = ()>;
 
     /// Sends an interim answer.
     ///
@@ -68,14 +68,16 @@ pub struct Http1<'a, W> {
     taker: Taker<W>,
     /// Read ahead: the beginning of the request's body, or pipelined requests.
     buf: Option<&'a mut BytesMut>,
-    /// Keeps an eye on the client, as long as nothing else reads from it and nothing came.
-    watch: Option<fn(&mut W, &mut Context<'_>) -> Poll<bool>>,
+    /// Shows the whole stream, as long as nothing else reads from it.
+    whole: Option<fn(&mut W) -> &mut Stream>,
+    /// The client has shown something: the rest is behind it.
+    seen: bool,
 }
 
 impl<'a, 's> Http1<'a, &'s mut Stream> {
     /// Over `stream`, of which `buf` was read ahead.
     pub fn new(stream: &'s mut Stream, buf: &'a mut BytesMut) -> Self {
-        Self { taker: taker(stream), buf: Some(buf), watch: Some(|stream, cx| stream.poll_gone(cx)) }
+        Self { taker: taker(stream), buf: Some(buf), whole: Some(|stream| stream), seen: false }
     }
 }
 
@@ -84,25 +86,26 @@ impl<'a, 's> Downstream for Http1<'a, &'s mut Stream> {
     type Body = Sender<'a, ReadHalf<&'s mut Stream>>;
     type Rest = Http1<'a, WriteHalf<&'s mut Stream>>;
 
-    async fn reset(&mut self) {
-        self.taker.writer.reset().await;
-    }
-
     fn split(self, length: BodyLength) -> (Self::Body, Self::Rest) {
         let (reader, writer) = split(self.taker.writer);
         let buf = self.buf.expect("a client that was not split before has its buffer");
-        (Sender::new(reader, buf, length), Http1 { taker: taker(writer), buf: None, watch: None })
+        (Sender::new(reader, buf, length), Http1 { taker: taker(writer), buf: None, whole: None, seen: true })
     }
 }
 
 impl<W: AsyncWrite + Unpin> Reply for Http1<'_, W> {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(watch) = self.watch else { return Poll::Pending };
-        if ready!(watch(&mut self.taker.writer, cx)) {
-            return Poll::Ready(());
+    fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Sign> {
+        let Some(whole) = self.whole.filter(|_| !self.seen) else { return Poll::Pending };
+        let sign = ready!(whole(&mut self.taker.writer).poll_sign(cx));
+        self.seen = true;
+        Poll::Ready(sign)
+    }
+
+    async fn reset(&mut self) {
+        match self.whole {
+            Some(whole) => whole(&mut self.taker.writer).reset().await,
+            None => std::future::pending().await,
         }
-        self.watch = None; // a pipelined request
-        Poll::Pending
     }
 
     async fn interim(&mut self, head: &ResponseHead, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {

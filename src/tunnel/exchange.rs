@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -18,7 +18,7 @@ use crate::account::{Pace, metrics};
 use crate::dial::Dialed;
 use crate::flow::{ErrorType, Failure, Limit, Limits};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
-use crate::stream::Stream;
+use crate::stream::{Sign, Stream};
 
 /// An upstream connection and what was read ahead of it.
 pub struct Upstream {
@@ -293,6 +293,7 @@ impl<'a> Answering<'a> {
     ) -> Result<ResponseHead, ExchangeError> {
         let began = Instant::now();
         let mut first_byte: Option<Instant> = None;
+        let mut half_closed = false;
         loop {
             match parse_response(buf, self.head.method(), &self.limits.head) {
                 Ok(Some(head)) => return Ok(head),
@@ -312,11 +313,17 @@ impl<'a> Answering<'a> {
                 Some(at) => self.limits.head_time.saturating_sub(at.elapsed()).max(MOMENT),
             };
             buf.reserve(8 * 1024);
-            match patience.within(limit, from.read_buf(buf)).await {
+            let read = match half_closed {
+                false => patience.within(limit, from.read_buf(buf)).await,
+                true => patience.within(limit, Box::pin(from.read_until_reset(buf))).await, // boxed, because it is rare
+            };
+            match read {
                 Ok(Ok(0)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Ok(0)) => return Err(self.broke_off()),
                 Ok(Ok(_)) => first_byte = first_byte.or_else(|| Some(Instant::now())),
-                Ok(Err(error)) if is_client_gone(&error) => return Err(ExchangeError::ClientGone),
+                Ok(Err(error)) if is_of_client(&error, CLIENT_GONE) => return Err(ExchangeError::ClientGone),
+                // A client may end its side behind its request (RFC 9112 §9.6 has it read on): from here only a reset says that it left.
+                Ok(Err(error)) if is_of_client(&error, CLIENT_HALF_CLOSED) => half_closed = true,
                 Ok(Err(_)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Err(_)) => return Err(self.broke_off()),
                 // The request ended after this wait began.
@@ -528,17 +535,30 @@ fn binds_authentication(request: &RequestHead, answer: &ResponseHead) -> bool {
         || request.field("authorization").is_some_and(binds)
 }
 
-/// The upstream to read an answer from, and the client to keep an eye on meanwhile: one that closes is not waited for.
+/// The upstream to read an answer from, and the client to keep an eye on meanwhile: one that leaves is not waited for.
 struct Watched<'a, R, P> {
     upstream: &'a mut R,
     client: &'a mut P,
 }
 
-/// Marks the error with which [`Watched`] reports that the client is gone.
+/// Mark the errors with which [`Watched`] reports what it sees of the client.
 const CLIENT_GONE: io::ErrorKind = io::ErrorKind::NotConnected;
+const CLIENT_HALF_CLOSED: io::ErrorKind = io::ErrorKind::NotFound;
 
-fn is_client_gone(error: &io::Error) -> bool {
-    error.kind() == CLIENT_GONE
+/// No error of a socket is of either kind.
+fn is_of_client(error: &io::Error, mark: io::ErrorKind) -> bool {
+    error.kind() == mark
+}
+
+impl<R: AsyncRead + Unpin, P: Reply> Watched<'_, R, P> {
+    /// Reads for a client that sends no more.
+    async fn read_until_reset(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
+        tokio::select! {
+            biased;
+            read = self.upstream.read_buf(buf) => read,
+            () = self.client.reset() => Err(CLIENT_GONE.into()),
+        }
+    }
 }
 
 impl<R: AsyncRead + Unpin, P: Reply> AsyncRead for Watched<'_, R, P> {
@@ -546,7 +566,11 @@ impl<R: AsyncRead + Unpin, P: Reply> AsyncRead for Watched<'_, R, P> {
         if let Poll::Ready(read) = Pin::new(&mut *self.upstream).poll_read(cx, buf) {
             return Poll::Ready(read);
         }
-        self.client.poll_gone(cx).map(|()| Err(CLIENT_GONE.into()))
+        match ready!(self.client.poll_sign(cx)) {
+            Sign::Reset => Poll::Ready(Err(CLIENT_GONE.into())),
+            Sign::HalfClosed => Poll::Ready(Err(CLIENT_HALF_CLOSED.into())),
+            Sign::Bytes => Poll::Pending, // a pipelined request; the upstream wakes us
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use super::patience::Patience;
 use crate::flow::{ErrorType, Failure};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::{BodyLength, ResponseHead, write};
-use crate::stream::Stream;
 use crate::stream::http2::{Http2Stream, SEND_BYTES_MAX, broken, poll_capacity};
+use crate::stream::{Sign, Stream};
 
 /// A client of HTTP/2, for one exchange.
 pub struct Http2<'r, 'b> {
@@ -114,10 +114,6 @@ impl<'r, 'b> Downstream for Http2<'r, 'b> {
     type Body = &'b mut Http2Body;
     type Rest = Self;
 
-    async fn reset(&mut self) {
-        poll_fn(|cx| self.poll_gone(cx)).await;
-    }
-
     fn split(mut self, _: BodyLength) -> (Self::Body, Self::Rest) {
         let body = self.body.take().expect("a client that was not split before has its body");
         (body, self)
@@ -125,11 +121,15 @@ impl<'r, 'b> Downstream for Http2<'r, 'b> {
 }
 
 impl Reply for Http2<'_, '_> {
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Sign> {
         match &mut self.reply.send {
-            Some(send) => send.poll_reset(cx).map(drop),
-            None => self.reply.respond.poll_reset(cx).map(drop),
+            Some(send) => send.poll_reset(cx).map(|_| Sign::Reset),
+            None => self.reply.respond.poll_reset(cx).map(|_| Sign::Reset),
         }
+    }
+
+    async fn reset(&mut self) {
+        poll_fn(|cx| self.poll_sign(cx)).await;
     }
 
     async fn interim(&mut self, head: &ResponseHead, _: &mut Patience, _: Duration) -> Result<(), CopyError> {

@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod connect;
 mod fields;
+mod half_closed;
 mod pressure;
 mod refusals;
 mod reuse;

@@ -20,7 +20,7 @@ use crate::http1::{HeadLimits, RequestHead, RequestTarget};
 use crate::route::{Route, TunnelKind};
 use crate::stream::Stream;
 use crate::tunnel::body::Sink;
-use crate::tunnel::downstream::Downstream;
+use crate::tunnel::downstream::Reply;
 use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
 use crate::tunnel::http2::{Http2, Http2Body, Http2Reply};
 use crate::tunnel::patience::Patience;
