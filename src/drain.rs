@@ -118,24 +118,13 @@ mod tests {
 
     use super::*;
     use crate::account::Bounds;
-    use crate::account::live::{Entry, LiveGuard};
-    use crate::flow::{ListenerKind, ListenerName, Source, Target, Workload};
+    use crate::account::live::LiveGuard;
+    use crate::account::testing::{entry, share};
 
     const QUIET: Duration = Duration::from_secs(2);
 
     fn open(tunnels: &Arc<Tunnels>) -> LiveGuard {
-        let source = Arc::new(Source {
-            peer: "192.0.2.1:40000".parse().unwrap(),
-            local: "192.0.2.2:3128".parse().unwrap(),
-            transport: crate::flow::Transport::Tcp,
-            listener: Arc::new(ListenerName { name: "proxy".to_owned(), kind: ListenerKind::Forward }),
-            workload: Arc::new(Workload::default()),
-            identity: None,
-        });
-        let target = Target::parse_authority(b"example.com:443").unwrap();
-        let client = source.peer.ip();
-        let entry = Entry { source, target, by_sni: false, traffic: "cluster".into(), client, pace: None };
-        tunnels.open(entry, Bounds { all: 100, per_client: 100 }).unwrap()
+        tunnels.open(entry(share()), Bounds { all: 100, per_client: 100 }).unwrap()
     }
 
     /// A tunnel's task: ends when it is told to, or by itself; while it runs a byte moves every `pace`. Says when it was over.

@@ -1,65 +1,86 @@
-//! Who may use a listener, and how much of it: source addresses, and connections open at once in all and per client.
+//! How many connections are open at once, in all and per client.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::account::{Bounds, Exceeded, Shares, metrics};
+use crate::account::{Bounds, Count, Exceeded, Share, Shares, metrics};
 use crate::flow::Limit;
 
 /// Connections open now, over all listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
-    shares: Shares,
+    open: Count,
+    shares: Arc<Shares>,
 }
 
 /// One connection counted; dropping it takes it off the count.
 #[derive(Debug)]
 pub struct Admitted {
     connections: Arc<Connections>,
-    client: IpAddr,
+    share: Arc<Share>,
 }
 
 impl Connections {
+    /// None yet.
+    pub fn new(shares: Arc<Shares>) -> Arc<Self> {
+        Arc::new(Self { open: Count::default(), shares })
+    }
+
     /// Counts a connection of `client` in, unless a bound is reached.
     ///
     /// # Errors
     /// The bound that is reached; nothing is counted but that it was.
     pub fn admit(self: &Arc<Self>, client: IpAddr, max: usize, per_client_max: usize) -> Result<Admitted, Exceeded> {
+        let share = self.shares.of(client);
         let bounds = Bounds { all: max, per_client: per_client_max };
-        self.shares.take(client, bounds).inspect_err(|exceeded| {
+        if let Err(exceeded) = bounds.take(&self.open, &share.connections) {
+            self.shares.forget(share);
             metrics::connection_refused();
             metrics::limit_reached(match exceeded {
                 Exceeded::All => Limit::Connections,
                 Exceeded::Client => Limit::ConnectionsPerClient,
             });
-        })?;
+            return Err(exceeded);
+        }
         metrics::connection_opened();
-        Ok(Admitted { connections: self.clone(), client })
+        Ok(Admitted { connections: self.clone(), share })
     }
 
     /// How many are open.
     pub fn open(&self) -> usize {
-        self.shares.taken()
+        self.open.get()
+    }
+
+    /// Takes a connection off its client's count.
+    fn release(&self, share: Arc<Share>) {
+        if share.connections.give_back() {
+            self.shares.forget(share);
+        }
     }
 }
 
 impl Admitted {
+    /// Whose it is.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
     /// Counts the connection as one of `client` instead: a balancer said whom it speaks for.
     ///
     /// # Errors
     /// If the bound is reached; it stays counted as before.
     pub fn assign(&mut self, client: IpAddr, per_client_max: usize) -> Result<(), Exceeded> {
-        if client == self.client {
+        let share = self.connections.shares.of(client);
+        if Arc::ptr_eq(&share, &self.share) {
             return Ok(());
         }
-        // For a moment it counts twice in all: that bound was passed already.
-        let bounds = Bounds { all: usize::MAX, per_client: per_client_max };
-        self.connections.shares.take(client, bounds).inspect_err(|_| {
+        if !share.connections.take(per_client_max) {
+            self.connections.shares.forget(share);
             metrics::connection_refused();
             metrics::limit_reached(Limit::ConnectionsPerClient);
-        })?;
-        self.connections.shares.give_back(self.client);
-        self.client = client;
+            return Err(Exceeded::Client);
+        }
+        self.connections.release(std::mem::replace(&mut self.share, share));
         Ok(())
     }
 }
@@ -67,7 +88,8 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         metrics::connection_closed();
-        self.connections.shares.give_back(self.client);
+        self.connections.open.give_back();
+        self.connections.release(self.share.clone());
     }
 }
 
@@ -75,10 +97,11 @@ impl Drop for Admitted {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::flow::Limits;
 
     #[test]
     fn both_bounds_hold_and_give_back() {
-        let connections = Arc::new(Connections::default());
+        let connections = Connections::new(Shares::new(&Limits::default()));
         let [a, b]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         let first = connections.admit(a, 3, 2).unwrap();
         let _second = connections.admit(a, 3, 2).unwrap();
@@ -92,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_connection_through_a_balancer_counts_for_its_client() {
-        let connections = Arc::new(Connections::default());
+        let connections = Connections::new(Shares::new(&Limits::default()));
         let [balancer, client]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         let mut through = |_| connections.admit(balancer, 9, usize::MAX).unwrap();
         let [mut one, mut two, mut three] = [1, 2, 3].map(&mut through);

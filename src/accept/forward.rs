@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use super::admission::Admitted;
 use super::answer::{self, Answering};
 use super::{Accepted, ListenerSettings, closing};
-use crate::account::{AccessRecord, metrics};
+use crate::account::{AccessRecord, Share, metrics};
 use crate::flow::{ErrorType, Failure, Limit, Outcome, Source, Target};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, parse_request};
 use crate::stream::Stream;
@@ -37,6 +37,7 @@ pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> 
         proxy,
         settings,
         source: Arc::new(source),
+        share: admitted.share().clone(),
         stream,
         buf: BytesMut::new(),
         patience: Patience::default(),
@@ -53,6 +54,7 @@ struct Connection {
     proxy: Arc<Proxy>,
     settings: Arc<ListenerSettings>,
     source: Arc<Source>,
+    share: Arc<Share>,
     stream: Stream,
     buf: BytesMut,
     patience: Patience,
@@ -243,7 +245,7 @@ impl Connection {
     }
 
     fn client(&self) -> Client<'_> {
-        Client { proxy: &self.proxy, settings: &self.settings, source: &self.source }
+        Client { proxy: &self.proxy, settings: &self.settings, source: &self.source, share: &self.share }
     }
 
     /// Answers a request that failed and writes its line.

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::admission::Admitted;
 use super::{Accepted, ListenerSettings, closing};
-use crate::account::{AccessRecord, metrics};
+use crate::account::{AccessRecord, Share, metrics};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Host, Limit, Outcome, Source, Target};
 use crate::route::Route;
 use crate::route::consistency::Judgement;
@@ -27,7 +27,8 @@ use crate::tunnel::{Opened, Opening, Proxy};
 pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> + Send {
     let Accepted { stream, source, settings, admitted } = accepted;
     let patience = Patience::default();
-    let connection = Connection { proxy, settings, source: Arc::new(source), stream, buf: BytesMut::new(), patience };
+    let (source, share) = (Arc::new(source), admitted.share().clone());
+    let connection = Connection { proxy, settings, source, share, stream, buf: BytesMut::new(), patience };
     connection.serve(admitted)
 }
 
@@ -38,6 +39,7 @@ struct Connection {
     proxy: Arc<Proxy>,
     settings: Arc<ListenerSettings>,
     source: Arc<Source>,
+    share: Arc<Share>,
     stream: Stream,
     buf: BytesMut,
     patience: Patience,
@@ -121,13 +123,13 @@ impl Connection {
             ServerName::IpLiteral(ip) => record.server_name(&ip.to_string()),
             ServerName::Invalid(name) => record.server_name(&String::from_utf8_lossy(name)),
         }
-        self.proxy.admit_request(&self.source)?;
+        self.proxy.admit_request(&self.share)?;
         let target = target(name, self.settings.sni_port)?;
         let flow = Flow { source: &self.source, ask: Ask::Sni, target: target.clone() };
         let route = self.proxy.route(&flow, record)?;
         consistent(&route, hello, record)?;
-        let opening =
-            Opening { route: &route, source: &self.source, target: &target, by_sni: true, received_via: None };
+        let (source, share) = (&self.source, &self.share);
+        let opening = Opening { route: &route, source, share, target: &target, by_sni: true, received_via: None };
         tokio::select! {
             biased;
             opened = self.proxy.open(opening, record) => opened.map(Some),

@@ -1,6 +1,5 @@
 //! Live tunnels: their byte counts, and the way to end one from outside (drain, revocation, an operator).
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,7 +9,7 @@ use futures_util::task::AtomicWaker;
 use serde_json::{Value, json};
 
 use super::pace::Pace;
-use super::shares::{Bounds, Exceeded, Shares};
+use super::shares::{Bounds, Count, Exceeded, Share};
 use super::traffic::{Connections, Traffic};
 use super::{destinations, events, metrics};
 use crate::flow::{Ending, Identity, Source, Target};
@@ -30,10 +29,8 @@ pub struct Live {
     pub traffic: Traffic,
     /// When it was opened.
     pub opened: Instant,
-    /// Whose share of the tunnels it is.
-    client: IpAddr,
-    /// What its bytes have to keep to.
-    pace: Option<Arc<Pace>>,
+    /// Its client's.
+    share: Arc<Share>,
     received: AtomicU64,
     sent: AtomicU64,
     /// Of these, what its cluster's counters have.
@@ -98,7 +95,7 @@ impl Live {
 
     /// What its bytes have to keep to; `None` where they are not limited.
     pub fn pace(&self) -> Option<&Pace> {
-        self.pace.as_deref()
+        Some(&**self.share.pace()).filter(|pace| pace.limits_bytes())
     }
 
     /// Both sides are connected: from here on it counts as a connection of its cluster.
@@ -197,10 +194,10 @@ const fn code(why: Ending) -> u8 {
     }
 }
 
-/// All live tunnels. Entering and leaving take two short locks, each of one of many shards.
+/// All live tunnels. Entering and leaving take one short lock, of one of many shards.
 #[derive(Debug, Default)]
 pub struct Tunnels {
-    shares: Shares,
+    open: Count,
     ids: AtomicU64,
     /// By id. Dense: the last takes the place of one that leaves.
     shards: [Mutex<Vec<Arc<Live>>>; SHARDS],
@@ -217,10 +214,8 @@ pub struct Entry {
     pub by_sni: bool,
     /// Of its cluster.
     pub traffic: Traffic,
-    /// Whose share of the tunnels it is ([`crate::flow::Limits::client`]).
-    pub client: IpAddr,
-    /// What its bytes have to keep to ([`super::Paces::bytes`]).
-    pub pace: Option<Arc<Pace>>,
+    /// Of its client.
+    pub share: Arc<Share>,
 }
 
 const SHARDS: usize = 16; // at 20,000 tunnels a look at all holds each lock for 1,250 of them
@@ -231,8 +226,8 @@ impl Tunnels {
     /// # Errors
     /// The bound that is reached; nothing is counted then.
     pub fn open(self: &Arc<Self>, entry: Entry, bounds: Bounds) -> Result<LiveGuard, Exceeded> {
-        let Entry { source, target, by_sni, traffic, client, pace } = entry;
-        self.shares.take(client, bounds)?;
+        let Entry { source, target, by_sni, traffic, share } = entry;
+        bounds.take(&self.open, &share.tunnels)?;
         let live = Arc::new(Live {
             id: self.ids.fetch_add(1, Ordering::Relaxed),
             source,
@@ -240,8 +235,7 @@ impl Tunnels {
             by_sni,
             traffic,
             opened: Instant::now(),
-            client,
-            pace,
+            share,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             settled: [const { AtomicU64::new(0) }; 2],
@@ -274,7 +268,8 @@ impl Tunnels {
         live.finish();
         drop(left); // outside the lock
         metrics::tunnel_closed();
-        self.shares.give_back(live.client);
+        live.share.tunnels.give_back();
+        self.open.give_back();
     }
 
     /// Asks the tunnel with this id to end; false if none that is open has it.
@@ -285,7 +280,7 @@ impl Tunnels {
 
     /// How many are open.
     pub fn len(&self) -> usize {
-        self.shares.taken()
+        self.open.get()
     }
 
     /// True if none is open.
@@ -345,39 +340,34 @@ impl Drop for LiveGuard {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::future::poll_fn;
-    use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::account::testing::source_from;
+    use crate::account::testing::{entry, share};
 
-    fn open(tunnels: &Arc<Tunnels>, client: [u8; 4], max: usize, per_client_max: usize) -> Result<LiveGuard, Exceeded> {
-        let client = Ipv4Addr::from(client);
-        let source = Arc::new(source_from(SocketAddr::from((client, 4000))));
-        let target = Target::parse_authority(b"api.example.com:443").unwrap();
-        let entry =
-            Entry { source, target, by_sni: false, traffic: "cluster".into(), client: client.into(), pace: None };
-        tunnels.open(entry, Bounds { all: max, per_client: per_client_max })
+    fn open(tunnels: &Arc<Tunnels>, max: usize) -> Result<LiveGuard, Exceeded> {
+        tunnels.open(entry(share()), Bounds { all: max, per_client: max })
     }
 
     #[test]
     fn both_bounds_hold_and_give_back() {
         let tunnels = Arc::new(Tunnels::default());
-        let [a, b] = [[192, 0, 2, 1], [192, 0, 2, 2]];
-        let first = open(&tunnels, a, 3, 2).unwrap();
-        let _second = open(&tunnels, a, 3, 2).unwrap();
-        assert_eq!(open(&tunnels, a, 3, 2).unwrap_err(), Exceeded::Client);
-        let _third = open(&tunnels, b, 3, 2).unwrap();
-        assert_eq!(open(&tunnels, b, 3, 2).unwrap_err(), Exceeded::All);
-        assert_eq!(tunnels.len(), 3);
+        let [a, b] = [share(), share()];
+        let open = |share: &Arc<Share>| tunnels.open(entry(share.clone()), Bounds { all: 3, per_client: 2 });
+        let first = open(&a).unwrap();
+        let _second = open(&a).unwrap();
+        assert_eq!(open(&a).unwrap_err(), Exceeded::Client);
+        let _third = open(&b).unwrap();
+        assert_eq!(open(&b).unwrap_err(), Exceeded::All);
+        assert_eq!((tunnels.len(), a.tunnels.get()), (3, 2));
         drop(first);
-        assert_eq!(tunnels.len(), 2);
-        assert!(open(&tunnels, a, 3, 2).is_ok());
+        assert_eq!((tunnels.len(), a.tunnels.get()), (2, 1));
+        assert!(open(&a).is_ok());
     }
 
     #[test]
     fn those_that_stay_are_all_seen_after_others_left_from_the_middle() {
         let tunnels = Arc::new(Tunnels::default());
-        let mut guards: Vec<_> = (0..1000).map(|_| open(&tunnels, [192, 0, 2, 1], 2000, 2000).unwrap()).collect();
+        let mut guards: Vec<_> = (0..1000).map(|_| open(&tunnels, 2000).unwrap()).collect();
         let mut random = fastrand::Rng::with_seed(7);
         while guards.len() > 300 {
             guards.swap_remove(random.usize(..guards.len()));
@@ -393,8 +383,7 @@ mod tests {
     #[test]
     fn a_burst_leaves_no_memory_behind() {
         let tunnels = Arc::new(Tunnels::default());
-        let burst: Vec<_> =
-            (0..20_000u32).map(|i| open(&tunnels, [10, 0, (i >> 8) as u8, i as u8], 20_000, 2).unwrap()).collect();
+        let burst: Vec<_> = (0..20_000).map(|_| open(&tunnels, 20_000).unwrap()).collect();
         assert_eq!(tunnels.len(), 20_000);
         drop(burst);
         assert!(tunnels.is_empty());
@@ -404,7 +393,7 @@ mod tests {
     #[test]
     fn a_tunnel_may_leave_while_all_are_looked_at() {
         let tunnels = Arc::new(Tunnels::default());
-        let mut guard = Some(open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap());
+        let mut guard = Some(open(&tunnels, 2).unwrap());
         tunnels.for_each(|_| drop(guard.take())); // would lock up if a lock were held
         assert!(tunnels.is_empty());
     }
@@ -413,7 +402,7 @@ mod tests {
     async fn every_ending_arrives_as_itself_and_the_first_stays() {
         let tunnels = Arc::new(Tunnels::default());
         for why in ENDINGS {
-            let live = open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap();
+            let live = open(&tunnels, 2).unwrap();
             assert_eq!(live.ending(), None);
             live.end(why);
             live.end(if why == Ending::Drained { Ending::Revoked } else { Ending::Drained });
@@ -424,7 +413,7 @@ mod tests {
     #[test]
     fn one_of_many_is_ended_by_its_id() {
         let tunnels = Arc::new(Tunnels::default());
-        let guards: Vec<_> = (0..40).map(|_| open(&tunnels, [192, 0, 2, 1], 40, 40).unwrap()).collect();
+        let guards: Vec<_> = (0..40).map(|_| open(&tunnels, 40).unwrap()).collect();
         let id = guards[17].id;
         assert!(tunnels.end(id, Ending::Killed));
         let ended: Vec<_> = guards.iter().filter(|guard| guard.ending().is_some()).map(|guard| guard.id).collect();
@@ -439,7 +428,7 @@ mod tests {
         let tunnels = Arc::new(Tunnels::default());
         runtime.block_on(async {
             for _ in 0..5_000 {
-                let guard = open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap();
+                let guard = open(&tunnels, 2).unwrap();
                 let live = guard.live.clone();
                 let waits = tokio::spawn(async move { poll_fn(|cx| guard.poll_end(cx)).await });
                 live.end(Ending::Drained);
@@ -452,7 +441,7 @@ mod tests {
     #[test]
     fn bytes_are_counted_per_direction() {
         let tunnels = Arc::new(Tunnels::default());
-        let live = open(&tunnels, [192, 0, 2, 1], 2, 2).unwrap();
+        let live = open(&tunnels, 2).unwrap();
         live.add_received(3);
         live.add_received(4);
         live.add_sent(5);
@@ -462,7 +451,7 @@ mod tests {
     #[test]
     fn an_entry_is_a_small_part_of_an_idle_tunnels_2_kb() {
         // Two words of it say what its cluster's counters have already: without them a scrape would cost every chunk a count.
-        assert!(size_of::<Live>() <= 192, "{}", size_of::<Live>());
+        assert!(size_of::<Live>() <= 176, "{}", size_of::<Live>());
         assert_eq!(size_of::<LiveGuard>(), 16);
     }
 }

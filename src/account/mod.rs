@@ -27,10 +27,10 @@ use tokio::sync::watch;
 
 pub use format::{Encoding, Format, FormatError};
 pub use live::{Live, Tunnels};
-pub use pace::{Pace, Paces};
+pub use pace::Pace;
 pub use progress::Progress;
 pub use record::{AccessRecord, Requested};
-pub use shares::{Bounds, Exceeded, Shares};
+pub use shares::{Bounds, Count, Exceeded, Share, Shares};
 pub use traffic::Traffic;
 
 use crate::flow::Source;
@@ -187,8 +187,9 @@ pub(crate) mod testing {
     use std::net::SocketAddr;
     use std::sync::Arc;
 
-    use super::{Account, AccountSettings, Encoding, LogTarget};
-    use crate::flow::{ListenerKind, ListenerName, Source, Workload};
+    use super::live::Entry;
+    use super::{Account, AccountSettings, Encoding, LogTarget, Share, Shares};
+    use crate::flow::{Limits, ListenerKind, ListenerName, Source, Target, Workload};
 
     /// A client at `peer` on a `forward` listener at `127.0.0.1:3128`.
     pub(crate) fn source_from(peer: SocketAddr) -> Source {
@@ -200,6 +201,18 @@ pub(crate) mod testing {
             workload: Arc::new(Workload::default()),
             identity: None,
         }
+    }
+
+    /// A client that holds nothing, and is not limited.
+    pub(crate) fn share() -> Arc<Share> {
+        Shares::new(&Limits::default()).of([192, 0, 2, 1].into())
+    }
+
+    /// A tunnel of this client to `example.com:443`.
+    pub(crate) fn entry(share: Arc<Share>) -> Entry {
+        let source = Arc::new(source_from(SocketAddr::from(([192, 0, 2, 1], 40000))));
+        let target = Target::parse_authority(b"example.com:443").unwrap();
+        Entry { source, target, by_sni: false, traffic: "cluster".into(), share }
     }
 
     /// No access log.

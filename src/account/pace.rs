@@ -4,23 +4,12 @@
 //! and that may be ahead of now by the burst. Requests that would move it further are refused; bytes have been read already when
 //! they are counted, so they move it all the same, and who read them waits until it is not ahead any more.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use foldhash::HashMap;
-
 use super::metrics;
-use super::shares::{SHARDS, shard};
 use crate::flow::{Limit, Limits};
-
-/// The pace of every client that goes, or went a moment ago. Holds nothing, and takes no lock, while no rate is limited.
-#[derive(Debug)]
-pub struct Paces {
-    rates: Arc<Rates>,
-    clients: [Mutex<Clients>; SHARDS],
-}
 
 /// The pace of one client, shared by its flows.
 #[derive(Debug)]
@@ -32,89 +21,30 @@ pub struct Pace {
 
 /// What the settings say; a reload changes it under those that go.
 #[derive(Debug, Default)]
-struct Rates {
+pub(super) struct Rates {
     requests_per_second: AtomicU64,
     requests_burst: AtomicU64,
     bytes_per_second: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Clients {
-    paces: HashMap<IpAddr, Arc<Pace>>,
-    /// Those at rest are let go when there are so many.
-    sweep_at: usize,
 }
 
 /// The moment up to which is taken, in nanoseconds since [`now`] began to count.
 #[derive(Debug, Default)]
 struct Cell(AtomicU64);
 
-const SWEEP_MIN: usize = 64;
 const SECOND: u64 = 1_000_000_000;
 const QUANTUM_MAX: usize = 64 * 1024; // as much as a relay reads at first
 const QUANTUM_MIN: usize = 1024;
 
-impl Paces {
-    /// With the rates of these settings.
-    pub fn new(limits: &Limits) -> Self {
-        let paces = Self { rates: Arc::default(), clients: Default::default() };
-        paces.set(limits);
-        paces
-    }
-
-    /// Takes new rates, for flows that go on too, unless they began while bytes were not limited.
-    pub fn set(&self, limits: &Limits) {
+impl Rates {
+    /// Takes what these settings say.
+    pub(super) fn set(&self, limits: &Limits) {
         let requests = limits.requests_per_second_per_client as u64;
         let burst = limits.requests_burst_per_client as u64;
-        self.rates.requests_burst.store(if burst == 0 { requests } else { burst }, Ordering::Relaxed);
-        self.rates.requests_per_second.store(requests, Ordering::Relaxed);
-        self.rates.bytes_per_second.store(limits.bytes_per_second_per_client as u64, Ordering::Relaxed);
-        if self.rates.requests() == 0 && self.rates.bytes() == 0 {
-            self.clients.iter().for_each(|clients| *lock(clients) = Clients::default());
-        }
+        self.requests_burst.store(if burst == 0 { requests } else { burst }, Ordering::Relaxed);
+        self.requests_per_second.store(requests, Ordering::Relaxed);
+        self.bytes_per_second.store(limits.bytes_per_second_per_client as u64, Ordering::Relaxed);
     }
 
-    /// Counts a request of this client.
-    ///
-    /// # Errors
-    /// How long until one more is let through; it is not counted then.
-    pub fn request(&self, client: IpAddr) -> Result<(), Duration> {
-        if self.rates.requests() == 0 {
-            return Ok(());
-        }
-        self.of(client).request(now()).inspect_err(|_| metrics::limit_reached(Limit::RequestsPerSecondPerClient))
-    }
-
-    /// What a flow of this client that moves bytes has to keep to; `None` while bytes are not limited.
-    pub fn bytes(&self, client: IpAddr) -> Option<Arc<Pace>> {
-        (self.rates.bytes() != 0).then(|| self.of(client))
-    }
-
-    fn of(&self, client: IpAddr) -> Arc<Pace> {
-        let mut clients = lock(&self.clients[shard(client)]);
-        if let Some(pace) = clients.paces.get(&client) {
-            return pace.clone();
-        }
-        clients.sweep(now());
-        let pace = Arc::new(Pace { rates: self.rates.clone(), requests: Cell::default(), bytes: Cell::default() });
-        clients.paces.insert(client, pace.clone());
-        pace
-    }
-}
-
-impl Clients {
-    /// Lets go of those whose flows have ended and whose burst is whole again: a new entry would say the same.
-    fn sweep(&mut self, now: u64) {
-        if self.paces.len() < self.sweep_at.max(SWEEP_MIN) {
-            return;
-        }
-        self.paces.retain(|_, pace| Arc::strong_count(pace) > 1 || !pace.is_at_rest(now));
-        self.sweep_at = self.paces.len() * 2;
-        self.paces.shrink_to(self.sweep_at);
-    }
-}
-
-impl Rates {
     fn requests(&self) -> u64 {
         self.requests_per_second.load(Ordering::Relaxed)
     }
@@ -125,6 +55,26 @@ impl Rates {
 }
 
 impl Pace {
+    pub(super) fn new(rates: Arc<Rates>) -> Self {
+        Self { rates, requests: Cell::default(), bytes: Cell::default() }
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// How long until one more is let through; it is not counted then.
+    pub fn request(&self) -> Result<(), Duration> {
+        if self.rates.requests() == 0 {
+            return Ok(());
+        }
+        self.request_at(now()).inspect_err(|_| metrics::limit_reached(Limit::RequestsPerSecondPerClient))
+    }
+
+    /// Whether bytes are limited.
+    pub fn limits_bytes(&self) -> bool {
+        self.rates.bytes() != 0
+    }
+
     /// How many bytes a flow may read before it counts them: a sixty-fourth of a second's, so that flows of one client take turns.
     pub fn quantum(&self) -> usize {
         match self.rates.bytes() {
@@ -150,7 +100,7 @@ impl Pace {
         (ahead > 0).then(|| Duration::from_nanos(ahead))
     }
 
-    fn request(&self, now: u64) -> Result<(), Duration> {
+    fn request_at(&self, now: u64) -> Result<(), Duration> {
         let rate = self.rates.requests();
         if rate == 0 {
             return Ok(());
@@ -160,7 +110,9 @@ impl Pace {
         self.requests.take_within(cost, burst, now).map_err(Duration::from_nanos)
     }
 
-    fn is_at_rest(&self, now: u64) -> bool {
+    /// A new one would say the same.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let now = now();
         self.requests.0.load(Ordering::Relaxed) <= now && self.bytes.0.load(Ordering::Relaxed) <= now
     }
 }
@@ -189,55 +141,53 @@ fn now() -> u64 {
     BEGAN.get_or_init(Instant::now).elapsed().as_nanos() as u64 // in 584 years
 }
 
-fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
-    clients.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn paces(requests: usize, burst: usize, bytes: usize) -> Paces {
-        Paces::new(&Limits {
+    fn set(rates: &Rates, requests: usize, burst: usize, bytes: usize) {
+        rates.set(&Limits {
             requests_per_second_per_client: requests,
             requests_burst_per_client: burst,
             bytes_per_second_per_client: bytes,
             ..Limits::default()
-        })
+        });
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn pace(requests: usize, burst: usize, bytes: usize) -> Pace {
+        let rates = Arc::new(Rates::default());
+        set(&rates, requests, burst, bytes);
+        Pace::new(rates)
     }
 
     #[test]
     fn a_burst_passes_and_then_one_request_for_each_share_of_a_second() {
-        let pace = paces(10, 3, 0).of(ip("192.0.2.1"));
+        let pace = pace(10, 3, 0);
         let at = 5 * SECOND;
         for _ in 0..3 {
-            assert_eq!(pace.request(at), Ok(()));
+            assert_eq!(pace.request_at(at), Ok(()));
         }
-        assert_eq!(pace.request(at), Err(Duration::from_millis(100)));
-        assert_eq!(pace.request(at + SECOND / 10 - 1), Err(Duration::from_nanos(1)), "a refused one is not counted");
-        assert_eq!(pace.request(at + SECOND / 10), Ok(()));
-        assert!(pace.request(at + SECOND / 10).is_err());
+        assert_eq!(pace.request_at(at), Err(Duration::from_millis(100)));
+        assert_eq!(pace.request_at(at + SECOND / 10 - 1), Err(Duration::from_nanos(1)), "a refused one is not counted");
+        assert_eq!(pace.request_at(at + SECOND / 10), Ok(()));
+        assert!(pace.request_at(at + SECOND / 10).is_err());
         for _ in 0..3 {
-            assert_eq!(pace.request(at + 60 * SECOND), Ok(()), "no more than the burst is saved up");
+            assert_eq!(pace.request_at(at + 60 * SECOND), Ok(()), "no more than the burst is saved up");
         }
-        assert!(pace.request(at + 60 * SECOND).is_err());
+        assert!(pace.request_at(at + 60 * SECOND).is_err());
     }
 
     #[test]
     fn without_a_burst_of_its_own_it_is_a_seconds_worth() {
-        let pace = paces(7, 0, 0).of(ip("192.0.2.1"));
-        let passed = (0..20).filter(|_| pace.request(SECOND).is_ok()).count();
+        let pace = pace(7, 0, 0);
+        let passed = (0..20).filter(|_| pace.request_at(SECOND).is_ok()).count();
         assert_eq!(passed, 7);
     }
 
     #[test]
     fn bytes_beyond_a_seconds_worth_are_waited_for() {
-        let pace = paces(0, 0, 1000).of(ip("192.0.2.1"));
+        let pace = pace(0, 0, 1000);
         let at = 5 * SECOND;
         assert_eq!(pace.take_bytes(1000, at), None);
         assert_eq!(pace.take_bytes(250, at), Some(Duration::from_millis(250)));
@@ -249,44 +199,21 @@ mod tests {
     }
 
     #[test]
-    fn clients_do_not_pay_for_each_other() {
-        let paces = paces(1, 1, 0);
-        assert!(paces.request(ip("192.0.2.1")).is_ok());
-        assert!(paces.request(ip("192.0.2.1")).is_err());
-        assert!(paces.request(ip("192.0.2.2")).is_ok());
-    }
-
-    #[test]
-    fn what_is_not_limited_costs_nothing_and_a_reload_changes_those_that_go() {
-        let paces = paces(0, 0, 0);
-        assert!((0..1000).all(|_| paces.request(ip("192.0.2.1")).is_ok()));
-        assert!(paces.bytes(ip("192.0.2.1")).is_none());
-        assert!(paces.clients.iter().all(|clients| lock(clients).paces.is_empty()));
-        let limits = |bytes| Limits { bytes_per_second_per_client: bytes, ..Limits::default() };
-        paces.set(&limits(1024));
-        let pace = paces.bytes(ip("192.0.2.1")).unwrap();
+    fn what_is_not_limited_is_not_counted_and_a_reload_changes_those_that_go() {
+        let pace = pace(0, 0, 0);
+        assert!((0..1000).all(|_| pace.request().is_ok()));
+        assert!(pace.is_at_rest() && !pace.limits_bytes());
+        set(&pace.rates, 0, 0, 1024);
+        assert!(pace.limits_bytes());
         assert_eq!(pace.take_bytes(2048, now()).map(|wait| wait.as_secs_f64().round()), Some(1.0));
-        paces.set(&limits(0));
+        assert!(!pace.is_at_rest());
+        set(&pace.rates, 0, 0, 0);
         assert_eq!(pace.take_bytes(1 << 30, now()), None);
-        assert!(paces.clients.iter().all(|clients| lock(clients).paces.is_empty()));
-    }
-
-    #[test]
-    fn a_flood_of_clients_is_forgotten_once_it_is_over_and_those_that_go_are_not() {
-        let paces = paces(1_000_000, 1, 0);
-        let kept = paces.of(ip("192.0.2.1"));
-        assert!(kept.request(now() + 3600 * SECOND).is_ok(), "far ahead: not at rest");
-        for n in 0..100_000_u32 {
-            let _ = paces.request(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into());
-        }
-        let held: usize = paces.clients.iter().map(|clients| lock(clients).paces.len()).sum();
-        assert!(held <= SHARDS * SWEEP_MIN * 2, "{held}");
-        assert!(Arc::ptr_eq(&kept, &paces.of(ip("192.0.2.1"))));
     }
 
     #[test]
     fn a_quantum_is_a_part_of_a_second_and_no_more_than_a_read() {
-        let quantum = |bytes| paces(0, 0, bytes).of(ip("192.0.2.1")).quantum();
+        let quantum = |bytes| pace(0, 0, bytes).quantum();
         assert_eq!([1024, 640 * 1024, 1 << 30].map(quantum), [1024, 10 * 1024, 64 * 1024]);
     }
 }

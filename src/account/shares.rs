@@ -1,18 +1,39 @@
-//! What clients hold of something that is bounded in all and for each of them: connections, tunnels, dials under way.
+//! What each client holds of that which is bounded for it (connections, tunnels, dials under way), and how fast it goes.
+//!
+//! A client has one entry, which is looked for once for each of its connections: from there on counting is an atomic step.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
 
-/// Counts in all and per client ([`crate::flow::Limits::client`]). Taking and giving back is one short lock of one of many shards,
-/// and no memory is kept of clients that hold nothing.
-#[derive(Debug, Default)]
+use super::pace::{Pace, Rates};
+use crate::flow::Limits;
+
+/// The entries of all clients that hold something, or went too fast a moment ago. No memory is kept of others.
+#[derive(Debug)]
 pub struct Shares {
-    taken: AtomicUsize,
-    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    rates: Arc<Rates>,
+    shards: [Mutex<Clients>; SHARDS],
 }
+
+/// The entry of one client: an address, or what stands for it ([`crate::flow::Limits::client`]).
+#[derive(Debug)]
+pub struct Share {
+    client: IpAddr,
+    /// Open connections.
+    pub connections: Count,
+    /// Open tunnels.
+    pub tunnels: Count,
+    /// Dials under way.
+    pub dials: Count,
+    pace: Arc<Pace>,
+}
+
+/// How many of something are held.
+#[derive(Debug, Default)]
+pub struct Count(AtomicUsize);
 
 /// How much may be held at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,119 +53,232 @@ pub enum Exceeded {
     Client,
 }
 
-pub(super) const SHARDS: usize = 16; // workers that serve different clients seldom meet in one
-const SPARE_MIN: usize = 64; // below that, giving memory back is not worth its copying
+#[derive(Debug, Default)]
+struct Clients {
+    shares: HashMap<IpAddr, Arc<Share>>,
+    /// Those that hold nothing are let go when there are so many.
+    sweep_at: usize,
+}
 
-impl Shares {
-    /// Counts one in for this client; whoever took it gives it back once.
-    ///
-    /// # Errors
-    /// The bound that is reached; nothing is counted then.
-    pub fn take(&self, client: IpAddr, bounds: Bounds) -> Result<(), Exceeded> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= bounds.all {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err(Exceeded::All);
+const SHARDS: usize = 16; // workers that serve different clients seldom meet in one
+const SWEEP_MIN: usize = 64; // below that, giving memory back is not worth its copying
+
+impl Count {
+    /// Counts one in; whoever took it gives it back once. False at `max`: nothing is counted then.
+    #[must_use]
+    pub fn take(&self, max: usize) -> bool {
+        let taken = self.0.fetch_add(1, Ordering::Relaxed) < max;
+        if !taken {
+            self.0.fetch_sub(1, Ordering::Relaxed);
         }
-        let mut clients = self.clients_of(client);
-        let count = clients.get(&client).copied().unwrap_or(0);
-        if count >= bounds.per_client {
-            drop(clients);
-            self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err(Exceeded::Client);
-        }
-        clients.insert(client, count + 1);
-        Ok(())
+        taken
     }
 
-    /// Counts one out.
-    pub fn give_back(&self, client: IpAddr) {
-        let mut clients = self.clients_of(client);
-        if let Some(count) = clients.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&client); // the map is as large as the number of clients now, not ever
-                if clients.capacity() > SPARE_MIN && clients.len() < clients.capacity() / 4 {
-                    let spare = clients.len() * 2;
-                    clients.shrink_to(spare);
-                }
-            }
-        }
-        drop(clients);
-        self.taken.fetch_sub(1, Ordering::Relaxed);
+    /// Counts one out; true if it was the last.
+    pub fn give_back(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     /// How many are held now.
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    fn clients_of(&self, client: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.clients[shard(client)].lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Which of [`SHARDS`] maps a client is in.
-pub(super) fn shard(client: IpAddr) -> usize {
-    let last = match client {
-        IpAddr::V4(ip) => ip.octets()[3],
-        // Of a /64 the host part differs, of a whole network the part before it.
-        IpAddr::V6(ip) => ip.octets()[15] ^ ip.octets()[7],
-    };
-    usize::from(last) % SHARDS
+impl Bounds {
+    /// Counts one in, of all and of a client.
+    ///
+    /// # Errors
+    /// The bound that is reached; nothing is counted then.
+    pub fn take(self, all: &Count, of_client: &Count) -> Result<(), Exceeded> {
+        if !all.take(self.all) {
+            return Err(Exceeded::All);
+        }
+        if !of_client.take(self.per_client) {
+            all.give_back();
+            return Err(Exceeded::Client);
+        }
+        Ok(())
+    }
+}
+
+impl Shares {
+    /// With the rates of these settings.
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let shares = Self { rates: Arc::default(), shards: Default::default() };
+        shares.rates.set(limits);
+        Arc::new(shares)
+    }
+
+    /// Takes new rates, for clients that go on too.
+    pub fn set_rates(&self, limits: &Limits) {
+        self.rates.set(limits);
+    }
+
+    /// The entry of a client; it is kept at least while somebody holds it.
+    pub fn of(&self, client: IpAddr) -> Arc<Share> {
+        let mut clients = self.shard(client);
+        if let Some(share) = clients.shares.get(&client) {
+            return share.clone();
+        }
+        clients.sweep();
+        let share = Arc::new(Share {
+            client,
+            connections: Count::default(),
+            tunnels: Count::default(),
+            dials: Count::default(),
+            pace: Arc::new(Pace::new(self.rates.clone())),
+        });
+        clients.shares.insert(client, share.clone());
+        share
+    }
+
+    /// Lets go of a client's entry that nobody else holds; one that may not go on yet is remembered until it may.
+    pub fn forget(&self, share: Arc<Share>) {
+        let mut clients = self.shard(share.client);
+        let client = share.client;
+        drop(share); // under the lock: nobody can take it out again meanwhile
+        if clients.shares.get(&client).is_some_and(Share::is_idle) {
+            clients.shares.remove(&client);
+            clients.shrink();
+        }
+    }
+
+    fn shard(&self, client: IpAddr) -> MutexGuard<'_, Clients> {
+        let last = match client {
+            IpAddr::V4(ip) => ip.octets()[3],
+            // Of a /64 the host part differs, of a whole network the part before it.
+            IpAddr::V6(ip) => ip.octets()[15] ^ ip.octets()[7],
+        };
+        self.shards[usize::from(last) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clients {
+    fn sweep(&mut self) {
+        if self.shares.len() < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        self.shares.retain(|_, share| !Share::is_idle(share));
+        self.sweep_at = self.shares.len() * 2;
+        self.shares.shrink_to(self.sweep_at);
+    }
+
+    /// The table is as large as the number of clients now, not ever.
+    fn shrink(&mut self) {
+        if self.shares.capacity() > SWEEP_MIN && self.shares.len() < self.shares.capacity() / 4 {
+            self.shares.shrink_to(self.shares.len() * 2);
+        }
+    }
+}
+
+impl Share {
+    /// How fast the client goes.
+    pub fn pace(&self) -> &Arc<Pace> {
+        &self.pace
+    }
+
+    /// Nobody but the table holds it, and a new entry would say the same.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.pace.is_at_rest()
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const BOUNDS: Bounds = Bounds { all: 3, per_client: 2 };
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn held(shares: &Shares) -> usize {
+        shares.shards.iter().map(|clients| clients.lock().unwrap().shares.len()).sum()
+    }
+
     #[test]
     fn both_bounds_hold_and_give_back() {
-        let shares = Shares::default();
-        let [a, b]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::".parse().unwrap()];
-        assert_eq!(shares.take(a, BOUNDS), Ok(()));
-        assert_eq!(shares.take(a, BOUNDS), Ok(()));
-        assert_eq!(shares.take(a, BOUNDS), Err(Exceeded::Client));
-        assert_eq!(shares.take(b, BOUNDS), Ok(()));
-        assert_eq!(shares.take(b, BOUNDS), Err(Exceeded::All));
-        assert_eq!(shares.taken(), 3, "what was refused is not counted");
-        shares.give_back(a);
-        assert_eq!((shares.taken(), shares.take(a, BOUNDS)), (2, Ok(())));
-        for client in [a, a, b] {
-            shares.give_back(client);
-        }
-        assert_eq!(shares.taken(), 0);
-        assert!(shares.clients.iter().all(|clients| clients.lock().unwrap().is_empty()));
+        let shares = Shares::new(&Limits::default());
+        let all = Count::default();
+        let [a, b] = ["192.0.2.1", "2001:db8::"].map(|client| shares.of(ip(client)));
+        let take = |share: &Share| BOUNDS.take(&all, &share.tunnels);
+        assert_eq!([&a, &a, &a].map(|share| take(share)), [Ok(()), Ok(()), Err(Exceeded::Client)]);
+        assert_eq!([&b, &b].map(|share| take(share)), [Ok(()), Err(Exceeded::All)]);
+        assert_eq!((all.get(), a.tunnels.get(), b.tunnels.get()), (3, 2, 1), "what was refused is not counted");
+        assert!(!a.tunnels.give_back());
+        assert!(a.tunnels.give_back(), "the last");
+    }
+
+    #[test]
+    fn a_client_has_one_entry_while_somebody_holds_it() {
+        let shares = Shares::new(&Limits::default());
+        let [first, second] = [(); 2].map(|()| shares.of(ip("192.0.2.1")));
+        assert!(Arc::ptr_eq(&first, &second));
+        shares.forget(first);
+        assert!(Arc::ptr_eq(&second, &shares.of(ip("192.0.2.1"))));
+        shares.forget(second);
+        assert_eq!(held(&shares), 0);
     }
 
     #[test]
     fn a_burst_of_clients_leaves_no_memory_behind() {
-        let shares = Shares::default();
-        let bounds = Bounds { all: 100_000, per_client: 1 };
-        let clients: Vec<IpAddr> = (0..20_000_u32).map(|n| std::net::Ipv4Addr::from_bits(n << 3).into()).collect();
-        assert!(clients.iter().all(|client| shares.take(*client, bounds).is_ok()));
-        clients.iter().for_each(|client| shares.give_back(*client));
-        assert!(shares.clients.iter().all(|clients| clients.lock().unwrap().capacity() <= SPARE_MIN * 4));
+        let shares = Shares::new(&Limits::default());
+        let burst: Vec<_> = (0..20_000_u32).map(|n| shares.of(Ipv4Addr::from_bits(n << 3).into())).collect();
+        assert_eq!(held(&shares), 20_000);
+        burst.into_iter().for_each(|share| shares.forget(share));
+        assert!(shares.shards.iter().all(|clients| clients.lock().unwrap().shares.capacity() <= SWEEP_MIN * 4));
+    }
+
+    #[test]
+    fn a_flood_of_fast_clients_is_forgotten_once_it_is_over_and_those_that_go_are_not() {
+        let rates =
+            Limits { requests_per_second_per_client: 1_000_000, requests_burst_per_client: 1, ..Limits::default() };
+        let shares = Shares::new(&rates);
+        let kept = shares.of(ip("192.0.2.1"));
+        for n in 0..100_000_u32 {
+            let share = shares.of(Ipv4Addr::from_bits(0x0a00_0000 + n).into());
+            assert!(share.pace().request().is_ok());
+            shares.forget(share);
+        }
+        assert!(held(&shares) <= SHARDS * SWEEP_MIN * 2, "{}", held(&shares));
+        assert!(Arc::ptr_eq(&kept, &shares.of(ip("192.0.2.1"))));
+    }
+
+    #[test]
+    fn who_went_too_fast_is_not_forgotten_by_closing_its_connection() {
+        let rates = Limits { requests_per_second_per_client: 1, ..Limits::default() };
+        let shares = Shares::new(&rates);
+        let share = shares.of(ip("192.0.2.1"));
+        assert!(share.pace().request().is_ok());
+        shares.forget(share);
+        assert!(shares.of(ip("192.0.2.1")).pace().request().is_err());
+        assert!(shares.of(ip("192.0.2.2")).pace().request().is_ok(), "clients do not pay for each other");
     }
 
     #[test]
     fn threads_that_take_and_give_back_come_to_nothing_and_never_beyond_the_bound() {
-        let shares = Shares::default();
-        let client = "192.0.2.1".parse().unwrap();
+        let shares = Shares::new(&Limits::default());
+        let all = Count::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
-                        if shares.take(client, BOUNDS).is_ok() {
-                            assert!(shares.clients_of(client)[&client] <= BOUNDS.per_client);
-                            shares.give_back(client);
+                        let share = shares.of(ip("192.0.2.1"));
+                        if BOUNDS.take(&all, &share.tunnels).is_ok() {
+                            share.tunnels.give_back();
+                            all.give_back();
                         }
+                        shares.forget(share);
                     }
                 });
             }
         });
-        assert_eq!(shares.taken(), 0);
+        assert_eq!(all.get(), 0);
+        assert_eq!(held(&shares), 0);
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::account::live::{Entry, LiveGuard};
 use crate::account::testing::{account_off, source_from};
-use crate::account::{Bounds, Paces, Shares};
+use crate::account::{Bounds, Shares};
 use crate::dial::testing::dialer;
 use crate::drain::Drain;
 use crate::flow::{Ending, Limits, Target};
@@ -35,8 +35,7 @@ fn proxy() -> Arc<Proxy> {
         via: ArcSwap::from_pointee(ViaName { name: "egret-test".to_owned(), send: true }),
         account: account_off(),
         tunnels: Arc::default(),
-        dials: Shares::default(),
-        paces: Paces::new(&Limits::default()),
+        shares: Shares::new(&Limits::default()),
         dialer: dialer(),
         drain: Drain::default(),
     })
@@ -71,8 +70,8 @@ impl Running {
         let target = Target::parse_authority(target.as_bytes()).unwrap();
         let source = Arc::new(source_from(client.parse().unwrap()));
         let cluster = format!("outbound|{}||{}", target.port, target.host);
-        let client = source.peer.ip();
-        let entry = Entry { source, target, by_sni: false, traffic: cluster.into(), client, pace: None };
+        let share = self.port.proxy.shares.of(source.peer.ip());
+        let entry = Entry { source, target, by_sni: false, traffic: cluster.into(), share };
         self.port.proxy.tunnels.open(entry, Bounds { all: 100, per_client: 100 }).unwrap()
     }
 

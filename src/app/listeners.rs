@@ -40,7 +40,7 @@ pub struct BindError {
 }
 
 /// The listeners that are bound.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
     bound: Vec<Bound>,
     connections: Arc<Connections>,
@@ -75,8 +75,8 @@ enum Step {
 
 impl Listeners {
     /// None yet; some may take sockets that were passed to the process.
-    pub(super) fn new(passed: PassedSockets) -> Self {
-        Self { passed, ..Self::default() }
+    pub(super) fn new(passed: PassedSockets, connections: Arc<Connections>) -> Self {
+        Self { bound: Vec::new(), connections, passed }
     }
 
     /// Binds what is wanted and not there yet. Running listeners do not notice.

@@ -36,8 +36,9 @@ use self::revoke::Revocation;
 use self::signals::{Signals, Wish};
 use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
+use crate::accept::admission::Connections;
 use crate::accept::passed::PassedSockets;
-use crate::account::{Account, AccountError, Paces, Shares, Tunnels, events, metrics, progress};
+use crate::account::{Account, AccountError, Shares, Tunnels, events, metrics, progress};
 use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::settings::Sandbox;
 use crate::config::{Code, Diagnostics, Severity};
@@ -189,7 +190,8 @@ impl App {
         announce: Box<dyn Fn(&Addresses)>,
     ) -> Result<Self, StartError> {
         report(&parts.warnings);
-        let mut listeners = Listeners::new(passed);
+        let shares = Shares::new(&parts.limits);
+        let mut listeners = Listeners::new(passed, Connections::new(shares.clone()));
         let certificates = inbound::certificates(&parts.listeners);
         let plan = listeners.plan(parts.listeners)?;
         let proxy = Arc::new(Proxy {
@@ -198,8 +200,7 @@ impl App {
             via: ArcSwap::from_pointee(parts.via),
             account,
             tunnels: Arc::new(Tunnels::default()),
-            dials: Shares::default(),
-            paces: Paces::new(&parts.limits),
+            shares,
             dialer: Dialer::new(parts.dial).map_err(StartError::Dial)?,
             drain: Drain::default(),
         });
@@ -345,7 +346,7 @@ impl App {
         }
         let generation = parts.snapshot.generation();
         self.proxy.snapshot.store(parts.snapshot.clone());
-        self.proxy.paces.set(&parts.limits);
+        self.proxy.shares.set_rates(&parts.limits);
         self.proxy.limits.store(Arc::new(parts.limits));
         self.proxy.account.set_progress(parts.progress);
         self.proxy.via.store(Arc::new(parts.via));

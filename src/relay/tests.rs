@@ -1,7 +1,6 @@
 //! Over real sockets: a client and a server with a relay between them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,9 +15,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
 use super::splice::{PIPES_MAX, Pipe};
 use super::{Relay, RelayEnd, RelayLimits, spliced_bytes};
-use crate::account::live::Entry;
-use crate::account::{Bounds, Pace, Paces, Tunnels};
-use crate::flow::{Ending, Limits, ListenerName, Source, Target, Workload};
+use crate::account::testing::{entry, share};
+use crate::account::{Bounds, Share, Shares, Tunnels};
+use crate::flow::{Ending, Limits};
 use crate::stream::Stream;
 
 const UNLIMITED: RelayLimits =
@@ -64,7 +63,7 @@ impl Running {
 }
 
 fn relay(tunnels: &Arc<Tunnels>, downstream: Stream, upstream: Stream, limits: RelayLimits) -> Relay {
-    paced(tunnels, downstream, upstream, limits, None)
+    paced(tunnels, downstream, upstream, limits, share())
 }
 
 fn paced(
@@ -72,22 +71,9 @@ fn paced(
     downstream: Stream,
     upstream: Stream,
     limits: RelayLimits,
-    pace: Option<Arc<Pace>>,
+    share: Arc<Share>,
 ) -> Relay {
-    let listener = ListenerName { name: "proxy".to_owned(), kind: crate::flow::ListenerKind::Forward };
-    let local: SocketAddr = "127.0.0.1:3128".parse().unwrap();
-    let source = Arc::new(Source {
-        peer: "127.0.0.1:40000".parse().unwrap(),
-        local,
-        transport: crate::flow::Transport::Tcp,
-        listener: Arc::new(listener),
-        workload: Arc::new(Workload::default()),
-        identity: None,
-    });
-    let target = Target::parse_authority(b"example.com:443").unwrap();
-    let client = source.peer.ip();
-    let entry = Entry { source, target, by_sni: false, traffic: "cluster".into(), client, pace };
-    let live = tunnels.open(entry, Bounds { all: 10_000, per_client: 10_000 }).unwrap();
+    let live = tunnels.open(entry(share), Bounds { all: 10_000, per_client: 10_000 }).unwrap();
     Relay::new(downstream, upstream, live, limits, None)
 }
 
@@ -439,10 +425,10 @@ async fn a_short_user_timeout_is_set_before_it_could_have_expired() {
     assert_eq!(set(&relay), Some(Duration::from_secs(7)));
 }
 
-/// A pace of so many bytes per second.
-fn pace(bytes_per_second: usize) -> Option<Arc<Pace>> {
+/// A client of so many bytes per second.
+fn slow(bytes_per_second: usize) -> Arc<Share> {
     let limits = Limits { bytes_per_second_per_client: bytes_per_second, ..Limits::default() };
-    Paces::new(&limits).bytes("192.0.2.1".parse().unwrap())
+    Shares::new(&limits).of("192.0.2.1".parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -451,7 +437,7 @@ async fn bytes_of_a_paced_tunnel_take_their_time_both_ways_together_copied_or_sp
     for (rate, is_bulk) in [(MIB, false), (64 * MIB, true)] {
         let ((client, downstream), (upstream, server)) = (pair().await, pair().await);
         let tunnels = Arc::new(Tunnels::default());
-        let relay = paced(&tunnels, downstream.into(), upstream.into(), UNLIMITED, pace(rate));
+        let relay = paced(&tunnels, downstream.into(), upstream.into(), UNLIMITED, slow(rate));
         let (began, spliced) = (std::time::Instant::now(), spliced_bytes());
         let running = Running::run(tunnels, relay);
         // A second's worth goes at once; of what is over, half goes each way.
@@ -469,10 +455,10 @@ async fn bytes_of_a_paced_tunnel_take_their_time_both_ways_together_copied_or_sp
 async fn a_paced_tunnel_is_not_idle_while_it_pauses_and_can_be_ended() {
     let tunnels = Arc::new(Tunnels::default());
     let ((mut client, downstream), (upstream, _server)) = (pair().await, pair().await);
-    let pace = pace(1024);
-    assert!(pace.as_ref().unwrap().moved(1024 * 61).is_some(), "a minute ahead, by other tunnels of the client");
+    let share = slow(1024);
+    assert!(share.pace().moved(1024 * 61).is_some(), "a minute ahead, by other tunnels of the client");
     let limits = RelayLimits { idle: Duration::from_secs(10), ..UNLIMITED };
-    let mut relay = paced(&tunnels, downstream.into(), upstream.into(), limits, pace);
+    let mut relay = paced(&tunnels, downstream.into(), upstream.into(), limits, share);
     client.write_all(b"x").await.unwrap();
     assert!(timeout(Duration::from_secs(59), &mut relay).await.is_err(), "idle after ten seconds otherwise");
     assert!(relay.up.take_moved() || relay.live().received() == 1);

@@ -87,7 +87,8 @@ pub struct ExchangeLimits {
 
 impl ExchangeLimits {
     /// Takes what concerns an exchange; `pace` is that of its client.
-    pub fn new(limits: &Limits, pace: Option<Arc<Pace>>) -> Self {
+    pub fn new(limits: &Limits, pace: &Arc<Pace>) -> Self {
+        let pace = pace.limits_bytes().then(|| pace.clone());
         let answer = BodyLimits { idle: limits.body_idle, rate_min: 0, pace };
         Self {
             head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
@@ -293,7 +294,7 @@ impl<'a> Answering<'a> {
     ) -> Result<ResponseHead, ExchangeError> {
         let began = Instant::now();
         let mut first_byte: Option<Instant> = None;
-        let mut half_closed = false;
+        let mut half_closed: Option<Instant> = None;
         loop {
             match parse_response(buf, self.head.method(), &self.limits.head) {
                 Ok(Some(head)) => return Ok(head),
@@ -314,8 +315,15 @@ impl<'a> Answering<'a> {
             };
             buf.reserve(8 * 1024);
             let read = match half_closed {
-                false => patience.within(limit, from.read_buf(buf)).await,
-                true => patience.within(limit, Box::pin(from.read_until_reset(buf))).await, // boxed, because it is rare
+                None => patience.within(limit, from.read_buf(buf)).await,
+                Some(since) => {
+                    let left = HALF_CLOSED_TIME.saturating_sub(since.elapsed()).max(MOMENT);
+                    let reading = Box::pin(from.read_until_reset(buf)); // boxed, because it is rare
+                    match patience.within(limit.min(left), reading).await {
+                        Err(_) if left < limit => return Err(ExchangeError::ClientGone),
+                        read => read,
+                    }
+                }
             };
             match read {
                 Ok(Ok(0)) if buf.is_empty() => return Err(ExchangeError::Stale),
@@ -323,7 +331,7 @@ impl<'a> Answering<'a> {
                 Ok(Ok(_)) => first_byte = first_byte.or_else(|| Some(Instant::now())),
                 Ok(Err(error)) if is_of_client(&error, CLIENT_GONE) => return Err(ExchangeError::ClientGone),
                 // A client may end its side behind its request (RFC 9112 §9.6 has it read on): from here only a reset says that it left.
-                Ok(Err(error)) if is_of_client(&error, CLIENT_HALF_CLOSED) => half_closed = true,
+                Ok(Err(error)) if is_of_client(&error, CLIENT_HALF_CLOSED) => half_closed = Some(Instant::now()),
                 Ok(Err(_)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Err(_)) => return Err(self.broke_off()),
                 // The request ended after this wait began.
@@ -383,6 +391,8 @@ fn is_interim(head: &ResponseHead) -> bool {
 
 const INTERIM_MAX: usize = 32; // an origin that sends more of them before an answer sends no answer
 const MOMENT: Duration = Duration::from_millis(1); // a zero limit would be none
+/// How long a client that sends no more is waited for: most that end their side have left, and no proxy keeps an origin busy for them.
+const HALF_CLOSED_TIME: Duration = Duration::from_secs(5);
 
 /// Writes and flushes within a limit.
 async fn write_out<W: AsyncWrite + Unpin>(

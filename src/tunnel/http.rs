@@ -10,7 +10,7 @@ use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Next, Up
 use super::headers::{self, Outbound};
 use super::patience::Patience;
 use crate::account::hosts::HostCounts;
-use crate::account::{AccessRecord, destinations};
+use crate::account::{AccessRecord, Share, destinations};
 use crate::dial::PoolKey;
 use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
@@ -30,6 +30,8 @@ pub struct HttpPlan<'a> {
     pub path: &'a str,
     /// `Max-Forwards`, already counted down.
     pub max_forwards: Option<u64>,
+    /// What the client holds.
+    pub share: &'a Share,
 }
 
 /// An upstream connection that authenticated one client (NTLM, Negotiate): it serves this client's connection only.
@@ -89,7 +91,7 @@ impl Proxy {
                 max_forwards: plan.max_forwards,
                 via: via.sent(),
             };
-            let limits = ExchangeLimits::new(&self.limits.load(), self.pace(record.source()));
+            let limits = ExchangeLimits::new(&self.limits.load(), plan.share.pace());
             let key = self.dialer.pool_key(cluster, plan.target);
             let own = pinned.take_if(|pinned| pinned.key == key);
             let mut owned = own.is_some();
@@ -100,7 +102,7 @@ impl Proxy {
                     upstream.dialed.retrace(record.trace_mut());
                     upstream
                 }
-                None => Box::pin(self.fresh(cluster, hop, plan.target, head, &mut down, record)).await?,
+                None => Box::pin(self.fresh(cluster, hop, plan, head, &mut down, record)).await?,
             };
             let mut host = upstream.dialed.lease.host().cloned();
             let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits };
@@ -109,7 +111,7 @@ impl Proxy {
                     record.trace_mut().reused = reused;
                     match exchange(&mut down, upstream, &asking, patience).await {
                         Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                            upstream = Box::pin(self.fresh(cluster, hop, plan.target, head, &mut down, record)).await?;
+                            upstream = Box::pin(self.fresh(cluster, hop, plan, head, &mut down, record)).await?;
                             host = upstream.dialed.lease.host().cloned();
                             (reused, owned) = (false, false);
                         }
@@ -152,15 +154,16 @@ impl Proxy {
         &self,
         cluster: &Arc<Cluster>,
         parent: Option<&Hop>,
-        target: &Target,
+        plan: &HttpPlan<'_>,
         head: &RequestHead,
         client: &mut D,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
         let dialing = async {
+            let (target, share) = (plan.target, plan.share);
             match parent {
-                Some(hop) => self.dial_parent(hop, target, record).await,
-                None => self.dial(cluster, target, headers::received_via(head).as_deref(), record).await,
+                Some(hop) => self.dial_parent(hop, target, share, record).await,
+                None => self.dial(cluster, target, share, headers::received_via(head).as_deref(), record).await,
             }
         };
         let dialed = tokio::select! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::ListenerSettings;
 use super::super::basic::Verdict;
-use crate::account::{AccessRecord, Requested};
+use crate::account::{AccessRecord, Requested, Share};
 use crate::flow::{ErrorType, Failure, Identity, Source};
 use crate::http1::RequestHead;
 use crate::tunnel::{Proxy, headers};
@@ -16,6 +16,7 @@ pub(super) struct Client<'a> {
     pub(super) proxy: &'a Arc<Proxy>,
     pub(super) settings: &'a ListenerSettings,
     pub(super) source: &'a Arc<Source>,
+    pub(super) share: &'a Share,
 }
 
 impl Client<'_> {
@@ -44,7 +45,7 @@ impl Client<'_> {
     /// Asks for credentials where the listener wants them.
     async fn authenticate(&self, head: &RequestHead, known: bool) -> Result<Arc<Source>, Failure> {
         self.settings.admit_client(self.source)?;
-        self.proxy.admit_request(self.source)?; // before the password: looking at one takes long, by design
+        self.proxy.admit_request(self.share)?; // before the password: looking at one takes long, by design
         let Some(basic) = self.settings.basic.as_ref().filter(|_| !known) else {
             return Ok(self.source.clone());
         };

@@ -76,14 +76,14 @@ impl Connection {
         target: &Target,
         record: &mut AccessRecord,
     ) -> Result<Connected, Failure> {
-        let Self { proxy, source, stream, .. } = self;
+        let Self { proxy, source, share, stream, .. } = self;
         let flow = Flow { source, ask: Ask::Connect, target: target.clone() };
         let route = proxy.route(&flow, record)?;
         if route.tunnel != TunnelKind::Opaque {
             return Ok(Connected::Inside(route));
         }
         let via = headers::received_via(head);
-        let opening = Opening { route: &route, source, target, by_sni: false, received_via: via.as_deref() };
+        let opening = Opening { route: &route, source, share, target, by_sni: false, received_via: via.as_deref() };
         tokio::select! {
             biased;
             opened = proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
@@ -92,7 +92,7 @@ impl Connection {
     }
 
     fn opening<'a>(&'a self, route: &'a Route, target: &'a Target) -> Opening<'a> {
-        Opening { route, source: &self.source, target, by_sni: false, received_via: None }
+        Opening { route, source: &self.source, share: &self.share, target, by_sni: false, received_via: None }
     }
 
     /// Hands both streams to the relay, as a small future of its own, so that this one can end.

@@ -31,7 +31,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Serves a connection to its end. The client's preface is not read yet: it knew that we speak HTTP/2 (RFC 9113 §3.3), or ALPN said so.
 pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
-    let Accepted { stream, source, settings, admitted: _admitted } = accepted;
+    let Accepted { stream, source, settings, admitted } = accepted;
     let limits = proxy.limits.load_full();
     let Ok(Ok(mut connection)) = timeout(limits.head_time, builder(&limits).handshake(stream)).await else { return };
     metrics::http2_connection();
@@ -59,8 +59,9 @@ pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
             // It may not have been processed: the client can ask another proxy (RFC 9113 §8.7).
             Event::Stream(_, mut respond) if proxy.drain.is_draining() => respond.send_reset(Reason::REFUSED_STREAM),
             Event::Stream(request, respond) => {
-                let stream =
-                    stream::Exchange::new(proxy.clone(), settings.clone(), source.clone(), StreamGuard::new(&streams));
+                let (source, share) = (source.clone(), admitted.share().clone());
+                let guard = StreamGuard::new(&streams);
+                let stream = stream::Exchange::new(proxy.clone(), settings.clone(), source, share, guard);
                 proxy.drain.spawn(stream.serve(request, respond));
                 requests += 1;
                 if limits.requests_per_connection != 0 && requests >= limits.requests_per_connection && !driver.closing

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::{After, Connection, Switched, closing};
-use crate::account::{AccessRecord, Requested};
+use crate::account::{AccessRecord, Requested, Share};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
 use crate::http1::{BodyLength, RequestHead, RequestTarget};
-use crate::tunnel::Proxy;
 use crate::tunnel::downstream::Http1;
 use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
 use crate::tunnel::http::HttpPlan;
+use crate::tunnel::{Opening, Proxy};
 
 /// What a request asks for, whatever its form.
 pub(super) struct Asked<'a> {
@@ -39,7 +39,8 @@ impl Connection {
             Ok(source) => source,
             Err(failure) => return self.refuse(head, record, failure).await,
         };
-        let plan = match plan(&self.proxy, &source, head, &asked, inside.is_some(), &mut record) {
+        let share = self.share.clone();
+        let plan = match plan(&self.proxy, (&source, &share), head, &asked, inside.is_some(), &mut record) {
             Ok(Some(plan)) => plan,
             Ok(None) => return self.answer_ourselves(head, record).await,
             Err(failure) => return self.refuse(head, record, failure).await,
@@ -92,7 +93,9 @@ impl Connection {
                 let early = upstream.buf.freeze();
                 let mut dialed = upstream.dialed;
                 dialed.stream = dialed.stream.with_prefix(early);
-                match self.proxy.switched(&plan.route, source, plan.target, dialed) {
+                let (route, share, target) = (&plan.route, &self.share, plan.target);
+                let opening = Opening { route, source, share, target, by_sni: false, received_via: None };
+                match self.proxy.switched(opening, dialed) {
                     Ok(opened) => After::Switch(Box::new(Switched { opened, record })),
                     Err(failure) => {
                         record.finish(Outcome::failed(failure.error, failure.log));
@@ -133,7 +136,7 @@ impl Connection {
 /// Decides, up to the point where something is sent anywhere; `None`: we answer it (`Max-Forwards: 0`).
 pub(super) fn plan<'a>(
     proxy: &Proxy,
-    source: &Source,
+    (source, share): (&Source, &'a Share),
     head: &RequestHead,
     asked: &'a Asked<'_>,
     inside_tunnel: bool,
@@ -146,7 +149,7 @@ pub(super) fn plan<'a>(
     let request = Request { method: head.method(), scheme: asked.scheme, path: asked.path, inside_tunnel };
     let flow = Flow { source, ask: Ask::Http(request), target: asked.target.clone() };
     let route = proxy.route(&flow, record)?;
-    Ok(Some(HttpPlan { route, target: &asked.target, scheme: asked.scheme, path: asked.path, max_forwards }))
+    Ok(Some(HttpPlan { route, target: &asked.target, scheme: asked.scheme, path: asked.path, max_forwards, share }))
 }
 
 /// Reads what is asked for: absolute-form wins over Host. Inside a tunnel it is still to be compared with the tunnel's target.

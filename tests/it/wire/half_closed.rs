@@ -68,6 +68,22 @@ fn netcat_is_answered() {
 }
 
 #[test]
+fn a_client_that_ends_its_side_does_not_keep_an_origin_busy() {
+    let (egret, _folder) = proxy("");
+    let (tell, told) = mpsc::channel();
+    let origin = Origin::new(move |mut stream| {
+        let _ = read_head(&mut stream);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        tell.send(client::ends(&mut stream)).unwrap();
+    });
+    let mut stream = client::dial(egret.proxy());
+    write!(stream, "GET http://{o}/ HTTP/1.1\r\nHost: {o}\r\n\r\n", o = origin.address).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(told.recv_timeout(PATIENCE * 2).unwrap());
+    assert!(client::ends(&mut stream), "it is not waited for any more, and sees it");
+}
+
+#[test]
 fn a_client_that_leaves_by_a_reset_is_not_waited_for_half_closed_or_not() {
     let (egret, _folder) = proxy("");
     let (tell, told) = mpsc::channel();

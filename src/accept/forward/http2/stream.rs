@@ -14,7 +14,7 @@ use super::super::plain::{self, ALLOW};
 use super::super::{Connection, Hold, accepts_problem_json};
 use super::StreamGuard;
 use super::request::{self, Read};
-use crate::account::{AccessRecord, Requested};
+use crate::account::{AccessRecord, Requested, Share};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Source, Target};
 use crate::http1::{HeadLimits, RequestHead, RequestTarget};
 use crate::route::{Route, TunnelKind};
@@ -31,6 +31,7 @@ pub(super) struct Exchange {
     proxy: Arc<Proxy>,
     settings: Arc<ListenerSettings>,
     source: Arc<Source>,
+    share: Arc<Share>,
     patience: Patience,
     guard: StreamGuard,
 }
@@ -47,9 +48,10 @@ impl Exchange {
         proxy: Arc<Proxy>,
         settings: Arc<ListenerSettings>,
         source: Arc<Source>,
+        share: Arc<Share>,
         guard: StreamGuard,
     ) -> Self {
-        Self { proxy, settings, source, patience: Patience::default(), guard }
+        Self { proxy, settings, source, share, patience: Patience::default(), guard }
     }
 
     pub(super) async fn serve(mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -78,7 +80,7 @@ impl Exchange {
     }
 
     fn client(&self) -> Client<'_> {
-        Client { proxy: &self.proxy, settings: &self.settings, source: &self.source }
+        Client { proxy: &self.proxy, settings: &self.settings, source: &self.source, share: &self.share }
     }
 
     async fn connect(mut self, head: RequestHead, target: Target, mut reply: Http2Reply, mut body: Http2Body) {
@@ -126,8 +128,8 @@ impl Exchange {
             return Ok(Connected::Inside(route));
         }
         let via = headers::received_via(head);
-        let opening =
-            Opening { route: &route, source: &self.source, target, by_sni: false, received_via: via.as_deref() };
+        let (source, share) = (&self.source, &self.share);
+        let opening = Opening { route: &route, source, share, target, by_sni: false, received_via: via.as_deref() };
         tokio::select! {
             biased;
             opened = self.proxy.open(opening, record) => Ok(Connected::Tunnel(opened?)),
@@ -143,12 +145,13 @@ impl Exchange {
 
     /// HTTP/1 inside the stream, as on a connection of its own.
     fn go_inside(self, stream: Stream, target: Target, route: Route, record: Box<AccessRecord>) {
-        let Self { proxy, settings, source, patience, guard } = self;
+        let Self { proxy, settings, source, share, patience, guard } = self;
         let tasks = proxy.drain.clone();
         let connection = Box::new(Connection {
             proxy,
             settings,
             source,
+            share,
             stream,
             buf: BytesMut::new(),
             patience,
@@ -174,7 +177,8 @@ impl Exchange {
             Ok(source) => source,
             Err(failure) => return self.refuse(Some(&head), false, record, failure, &mut reply).await,
         };
-        let plan = match plain::plan(&self.proxy, &source, &head, &asked, false, &mut record) {
+        let share = self.share.clone();
+        let plan = match plain::plan(&self.proxy, (&source, &share), &head, &asked, false, &mut record) {
             Ok(Some(plan)) => plan,
             Ok(None) => return self.answer_ourselves(&head, record, &mut reply).await,
             Err(failure) => return self.refuse(Some(&head), false, record, failure, &mut reply).await,
@@ -199,7 +203,10 @@ impl Exchange {
                     Next::Switched(upstream) => {
                         let mut dialed = upstream.dialed;
                         dialed.stream = dialed.stream.with_prefix(upstream.buf.freeze());
-                        let opened = self.proxy.switched(&plan.route, &source, plan.target, dialed);
+                        let (route, source, target) = (&plan.route, &source, plan.target);
+                        let opening =
+                            Opening { route, source, share: &share, target, by_sni: false, received_via: None };
+                        let opened = self.proxy.switched(opening, dialed);
                         match (opened, reply.into_stream(body)) {
                             (Ok(opened), Some(stream)) => self.tunnel(stream, opened, record),
                             (Ok(_), None) => record.finish(Outcome::Ended(Ending::DownstreamReset)),
