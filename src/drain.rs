@@ -33,12 +33,6 @@ impl Drain {
         self.tasks.spawn(task);
     }
 
-    /// The same for a task of kilobytes: it is built where it stays. Spawned as it is, it would be moved six times on its way there,
-    /// and overwritten whole where it ends.
-    pub fn spawn_large<T: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce() -> T) {
-        self.spawn(Box::into_pin(Box::write(Box::new_uninit(), task())));
-    }
-
     /// Begins the end; tasks see it in [`Drain::draining`].
     pub fn begin(&self) {
         self.draining.cancel();

@@ -175,7 +175,7 @@ impl Listener {
         let arrives = settings.tls.is_some() || settings.proxy_protocol.is_some();
         let accepted = Accepted { stream, source, settings, admitted };
         match arrives {
-            true => proxy.drain.spawn_large(|| arrival::serve(proxy.clone(), accepted)),
+            true => proxy.drain.spawn(Box::pin(arrival::serve(proxy.clone(), accepted))),
             false => accepted.serve(proxy),
         }
     }
@@ -185,8 +185,9 @@ impl Accepted {
     /// Speaks the listener's protocol from here on, in a task of its own.
     fn serve(self, proxy: &Arc<Proxy>) {
         match self.settings.name.kind {
-            ListenerKind::Forward => proxy.drain.spawn_large(|| forward::serve(proxy.clone(), self)),
-            ListenerKind::Sni => proxy.drain.spawn_large(|| sni::serve(proxy.clone(), self)),
+            // Boxed: a task is moved six times from here to its place on the heap, and overwritten whole where it ends.
+            ListenerKind::Forward => proxy.drain.spawn(Box::pin(forward::serve(proxy.clone(), self))),
+            ListenerKind::Sni => proxy.drain.spawn(Box::pin(sni::serve(proxy.clone(), self))),
         }
     }
 }

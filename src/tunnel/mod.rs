@@ -288,10 +288,11 @@ impl<H> Tunnel<H> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let end = Pin::new(&mut self.relay).poll(cx);
         let live = self.relay.live();
-        if end.is_pending() && live.take_line_wanted() {
-            if let Some(record) = &mut self.held.record {
-                record.goes_on(live.received(), live.sent());
-            }
+        if end.is_pending()
+            && live.take_line_wanted()
+            && let Some(record) = &mut self.held.record
+        {
+            record.goes_on(live.received(), live.sent());
         }
         end
     }
