@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::events;
-use crate::flow::{Ask, ErrorType, Flow, Origin, Request, Scheme, Source, Target};
+use crate::flow::{Ask, ErrorType, Flow, NoFields, Origin, Request, Scheme, Source, Target};
 
 /// Flows that were refused for the same reason.
 #[derive(Clone, Debug)]
@@ -72,7 +72,9 @@ impl Refused {
         let ask = match self.asked {
             Asked::Connect => Ask::Connect,
             Asked::Sni => Ask::Sni,
-            Asked::Http(scheme) => Ask::Http(Request { method: "GET", scheme, path: "/", inside_tunnel: false }),
+            Asked::Http(scheme) => {
+                Ask::Http(Request { method: "GET", scheme, path: "/", inside_tunnel: false, fields: &NoFields })
+            }
         };
         Flow { source: &self.source, ask, target: self.target.clone() }
     }

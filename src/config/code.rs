@@ -135,10 +135,17 @@ codes! {
     E149 BadCredentialReference: "Credentials for a parent proxy are referred to as secret://name, secret://namespace/name or file:///path. They never stand in the resource itself.",
     // Resources: VirtualService (ISTIO 5)
     E160 NoRoutes: "A VirtualService without http, tls and tcp routes decides nothing.",
-    E161 NoDestination: "A route needs exactly one destination here. Weighted destinations are not supported yet, and taking one of several would send traffic elsewhere than the resource says.",
+    E161 NoDestination: "A route needs a destination: `route` with at least one `destination`.",
     E162 SniHostOutside: "Each of `sniHosts` has to be one of the VirtualService's hosts or narrower: routes for other names would never be asked.",
     E163 HostsOverlap: "Two hosts of one VirtualService overlap (`*.foo.com` and `a.foo.com`), so it would be unclear which of them is meant.",
     E164 TlsMatchMissing: "A tls route needs a match with at least one of `sniHosts`: TLS that is passed through shows nothing but the name.",
+    E165 BadRegex: "A regular expression has the syntax of RE2 (no look-around, no back references), 1 to 1024 bytes, and has to fit the whole text: `/v[0-9]+` does not fit `/v1/x`. What it may need is bounded, so that no request can make it take long.",
+    E166 BadStringMatch: "A comparison is one of `exact`, `prefix` and `regex`. An empty prefix fits everything and is possible for `uri` only; `{}` says that a header or parameter is there.",
+    E167 BadHeader: "The name of a header is a token of RFC 9110 (letters, digits, `-` and a few signs), and a value holds no control characters. A `%` in a value begins a variable of Envoy; a plain one is written `%%`.",
+    E168 BadGatewayName: "`gateways` names Gateways, as `name` for one of the own namespace or `namespace/name`, or `mesh` for all sidecars.",
+    E169 BadWeight: "Of several destinations at least one needs a weight: those of weight 0 get no flows. Weights need not add up to 100.",
+    W162 SniHostIsAddress: "A TLS client sends names, never addresses, as server name (RFC 6066 §3), so this entry of `sniHosts` could never fit. It is left out.",
+    W163 MissingDelegate: "A route delegates to a VirtualService that is not loaded, has hosts of its own, or is not exported to the namespace of the one that delegates. Requests that the route takes are answered 503 (NC).",
     W160 NeverMatches: "An entry that can never be reached: an earlier one takes all of its flows.",
     // Resources: Kubernetes' Service and its addresses, WorkloadEntry, selectors, MeshConfig, AuthorizationPolicy
     E190 BadSelector: "A selector names labels that a workload has to have, each with its whole value. Wildcards are not possible, as in Istio's schema.",

@@ -8,6 +8,7 @@ pub mod target;
 pub mod transport;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub struct Flow<'a> {
 }
 
 /// How a client asked for its target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Ask<'a> {
     /// `CONNECT host:port`.
     Connect,
@@ -43,7 +44,7 @@ pub enum Ask<'a> {
 }
 
 /// The parts of an HTTP request that rules may look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The method as sent (methods are case-sensitive, RFC 9110 §9.1).
     pub method: &'a str,
@@ -53,6 +54,22 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The request came inside a CONNECT tunnel that we terminate.
     pub inside_tunnel: bool,
+    /// Its fields.
+    pub fields: &'a dyn RequestFields,
+}
+
+/// The fields of a request, whoever read them.
+pub trait RequestFields: fmt::Debug + Sync {
+    /// Shows the value of each field of that name (any case), in order.
+    fn each<'f>(&'f self, name: &str, look: &mut dyn FnMut(&'f [u8]));
+}
+
+/// Of a request that is only asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFields;
+
+impl RequestFields for NoFields {
+    fn each<'f>(&'f self, _: &str, _: &mut dyn FnMut(&'f [u8])) {}
 }
 
 /// The scheme of an absolute-form request; `ws` and `wss` are read as these with an upgrade.
@@ -172,8 +189,8 @@ pub struct Origin {
     pub resource: Arc<str>,
 }
 
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.line, self.file.is_empty()) {
             (0, true) => f.write_str(&self.resource),
             (0, false) => f.write_str(&self.file),

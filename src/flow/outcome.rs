@@ -21,6 +21,8 @@ pub enum ErrorType {
     ClientDenied,
     /// The registry does not know the pair of host and port, and policy lets nothing unknown out.
     NotFound,
+    /// The host is known, and no route of its VirtualService takes this request.
+    NoRoute,
     /// A rule refuses this request.
     RequestDenied,
     /// The address found or asked for may not be dialled.
@@ -103,13 +105,14 @@ pub struct Row {
 
 impl ErrorType {
     /// Every failure, for tests and the documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestTimeout,
         Self::AuthenticationRequired,
         Self::ClientDenied,
         Self::NotFound,
+        Self::NoRoute,
         Self::RequestDenied,
         Self::IpProhibited,
         Self::LoopDetected,
@@ -147,6 +150,7 @@ impl ErrorType {
             Self::AuthenticationRequired => ("authentication_required", "http_request_denied", "-", Policy, 407, "Proxy Authentication Required"),
             Self::ClientDenied           => ("client_denied", "http_request_denied", "-", Policy, 403, "Client Address Not Allowed"),
             Self::NotFound               => ("not_found", "destination_not_found", "NR", Policy, 403, "Destination Not Allowed"),
+            Self::NoRoute                => ("route_not_found", "destination_not_found", "NR", Policy, 404, "No Route For This Request"),
             Self::RequestDenied          => ("http_request_denied", "http_request_denied", "-", Policy, 403, "Request Denied By Policy"),
             Self::IpProhibited           => ("destination_ip_prohibited", "destination_ip_prohibited", "-", Policy, 403, "Destination Address Prohibited"),
             Self::LoopDetected           => ("proxy_loop_detected", "proxy_loop_detected", "-", Policy, 508, "Proxy Loop Detected"),

@@ -266,6 +266,12 @@ impl ResponseHead {
     }
 }
 
+impl crate::flow::RequestFields for RequestHead {
+    fn each<'f>(&'f self, name: &str, look: &mut dyn FnMut(&'f [u8])) {
+        self.fields.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name)).for_each(|(_, value)| look(value));
+    }
+}
+
 /// A request whose bytes have not been taken off the buffer yet.
 struct ParsedRequest {
     fields: Vec<Field>,

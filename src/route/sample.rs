@@ -8,7 +8,9 @@ use super::cluster::{Balancing, Endpoint, EndpointAddress};
 use super::snapshot::{Mode, Outbound, Snapshot, View};
 use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, Via, consistency};
 use crate::account::Traffic;
-use crate::flow::{Ask, Flow, ListenerKind, ListenerName, Origin, Request, Scheme, Source, Target, Workload};
+use crate::flow::{
+    Ask, Flow, ListenerKind, ListenerName, Origin, Request, RequestFields, Scheme, Source, Target, Workload,
+};
 
 pub(crate) fn origin(resource: &str, line: u32) -> Origin {
     Origin { file: "rules.yaml".into(), line, column: 5, resource: resource.into() }
@@ -90,20 +92,39 @@ pub(crate) fn ask(snapshot: &Snapshot, what: &str) -> Choice {
     with_flow(what, |flow| snapshot.route(flow))
 }
 
-/// The flow for `host:port` (CONNECT), a URL (plain request) or `sni:host:port`.
+/// The flow for `host:port` (CONNECT), `[METHOD ]URL[ NAME=VALUE…]` (plain request) or `sni:host:port`.
 pub(crate) fn with_flow<T>(what: &str, then: impl FnOnce(&Flow<'_>) -> T) -> T {
-    let (ask, kind, rest, default_port) = if let Some(rest) = what.strip_prefix("sni:") {
-        (Ask::Sni, ListenerKind::Sni, rest, 443)
-    } else if let Some((scheme, rest)) = what.split_once("://") {
-        let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-        let request = Request { method: "GET", scheme, path: "/", inside_tunnel: false };
-        (Ask::Http(request), ListenerKind::Forward, rest, scheme.default_port())
+    let (kind, ask, authority, default_port);
+    let (before, rest) = what.split_once("://").unwrap_or(("", what));
+    let (method, scheme) = before.split_once(' ').unwrap_or(("GET", before));
+    let mut words = rest.split(' ');
+    let url = words.next().unwrap_or_default();
+    let (host, path) = url.split_at(url.find('/').unwrap_or(url.len()));
+    let fields = Words(words.filter_map(|word| word.split_once('=')).collect());
+    if let Some(rest) = what.strip_prefix("sni:") {
+        (kind, ask, authority, default_port) = (ListenerKind::Sni, Ask::Sni, rest, 443);
+    } else if before.is_empty() {
+        (kind, ask, authority, default_port) = (ListenerKind::Forward, Ask::Connect, what, 443);
     } else {
-        (Ask::Connect, ListenerKind::Forward, what, 443)
-    };
+        let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+        let path = if path.is_empty() { "/" } else { path };
+        let request = Request { method, scheme, path, inside_tunnel: false, fields: &fields };
+        (kind, ask, authority, default_port) = (ListenerKind::Forward, Ask::Http(request), host, scheme.default_port());
+    }
     let source = source(kind, "default");
-    let target = Target::parse_or_port(rest.trim_end_matches('/').as_bytes(), default_port).expect("a target");
+    let target = Target::parse_or_port(authority.as_bytes(), default_port).expect("a target");
     then(&Flow { source: &source, ask, target })
+}
+
+/// Fields of a request in a table.
+#[derive(Debug)]
+struct Words<'a>(Vec<(&'a str, &'a str)>);
+
+impl RequestFields for Words<'_> {
+    fn each<'f>(&'f self, name: &str, look: &mut dyn FnMut(&'f [u8])) {
+        let found = self.0.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.for_each(|(_, value)| look(value.as_bytes()));
+    }
 }
 
 /// The verdict in one line, for tables: `cluster`, or `refused not_found at registry: sentence`.

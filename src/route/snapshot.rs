@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use super::cluster::{Cluster, Origination, Sni};
 use super::consistency::{Expected, Policy};
 use super::hosts::HostIndex;
-use super::http::{Destination, Routes};
+use super::http::{Destination, Draw, Routes, Subject};
 use super::nearest::NearbyHosts;
 use super::{Choice, Protocol, Refusal, Route, Service, Stage, TunnelKind};
-use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Scheme, Target, Workload};
+use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Request, Scheme, Target, Workload};
 use crate::tls::ClientTls;
 
 /// One generation of rules.
@@ -78,8 +78,13 @@ pub(super) enum Found<'a> {
 }
 
 impl Snapshot {
-    /// Says what will be done with a flow, and why. Pure.
+    /// Says what will be done with a flow, and why. Pure: of several weighted destinations it names the first.
     pub fn route(&self, flow: &Flow<'_>) -> Choice {
+        self.route_drawing(flow, |_| 0)
+    }
+
+    /// The same with a draw, which is asked only where a route has several weighted destinations.
+    pub fn route_drawing(&self, flow: &Flow<'_>, draw: Draw) -> Choice {
         let Some(view) = self.view(flow) else {
             let detail = format!("no rules are loaded for namespace {}", flow.source.workload.namespace);
             return Choice::refused(None, refusal(ErrorType::Configuration, Stage::Registry, detail));
@@ -87,7 +92,7 @@ impl Snapshot {
         match view.find(&flow.target) {
             Found::Service(service) => {
                 let verdict = match &service.refused {
-                    None => self.route_to(service, flow).map(|route| self.expecting(route, Some(service), flow)),
+                    None => self.route_to(service, flow, draw).map(|route| self.expecting(route, Some(service), flow)),
                     Some(refusal) => Err(Refusal::clone(refusal)),
                 };
                 Choice { service: Some(service.clone()), verdict, would_deny: None }
@@ -107,12 +112,12 @@ impl Snapshot {
         selected.map(|(_, view)| view).or_else(|| self.views.get(&workload.namespace))
     }
 
-    fn route_to(&self, service: &Service, flow: &Flow<'_>) -> Result<Route, Refusal> {
+    fn route_to(&self, service: &Service, flow: &Flow<'_>, draw: Draw) -> Result<Route, Refusal> {
         match flow.ask {
-            Ask::Connect => route_connect(service, &flow.target),
-            Ask::Sni => route_sni(service, &flow.target),
+            Ask::Connect => route_connect(service, &flow.target, draw),
+            Ask::Sni => route_sni(service, &flow.target, draw),
             Ask::Http(request) => {
-                let route = route_http(service, &flow.target, request.scheme)?;
+                let route = route_http(service, &flow.target, &request, draw)?;
                 Ok(match request.scheme {
                     Scheme::Http => route,
                     Scheme::Https => self.over_tls(route),
@@ -316,41 +321,47 @@ fn pick(ports: Option<&Ports>, port: u16) -> Found<'_> {
 }
 
 /// CONTRACT "CONNECT meets routes".
-fn route_connect(service: &Service, target: &Target) -> Result<Route, Refusal> {
+fn route_connect(service: &Service, target: &Target, draw: Draw) -> Result<Route, Refusal> {
     let routes = service.routes.as_deref();
     match service.protocol {
-        Protocol::Tls => route_tls(service, target),
-        Protocol::Tcp => Ok(route_tcp(service, target)),
+        Protocol::Tls => route_tls(service, target, draw),
+        Protocol::Tcp => Ok(route_tcp(service, target, draw)),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => Ok(match terminated_by(service) {
-            Some(reason) => Route { tunnel: TunnelKind::Terminated(reason), ..route_http_kind(service) },
+            Some(reason) => Route { tunnel: TunnelKind::Terminated(reason), ..around(service) },
             None => service_route(service),
         }),
         Protocol::Auto => match routes {
-            Some(routes) if routes.http.is_some() => {
+            Some(routes) if !routes.http.is_empty() => {
                 let reason = routes.rule.clone();
-                Ok(Route { tunnel: TunnelKind::Detect(reason), ..route_tcp(service, target) })
+                Ok(Route { tunnel: TunnelKind::Detect(reason), ..route_tcp(service, target, draw) })
             }
-            Some(routes) if !routes.tls.is_empty() => route_tls(service, target),
-            _ => Ok(route_tcp(service, target)),
+            Some(routes) if !routes.tls.is_empty() => route_tls(service, target, draw),
+            _ => Ok(route_tcp(service, target, draw)),
         },
     }
 }
 
 /// The rule for which a CONNECT to an HTTP port is served from inside, if there is one.
 fn terminated_by(service: &Service) -> Option<Arc<str>> {
-    if let Some(routes) = service.routes.as_deref().filter(|routes| routes.http.is_some()) {
+    if let Some(routes) = service.routes.as_deref().filter(|routes| !routes.http.is_empty()) {
         return Some(routes.rule.clone());
     }
     service.cluster.tls.as_ref().map(|tls| tls.origin.resource.clone())
 }
 
-fn route_sni(service: &Service, target: &Target) -> Result<Route, Refusal> {
+/// What a tunnel that is served from inside counts to: each request in it has a route of its own.
+fn around(service: &Service) -> Route {
+    let route = service.routes.as_deref().and_then(Routes::unconditional);
+    route.map_or_else(|| service_route(service), |route| opaque(route.to.pick(|_| 0), &route.name, &route.origin))
+}
+
+fn route_sni(service: &Service, target: &Target, draw: Draw) -> Result<Route, Refusal> {
     match service.protocol {
-        Protocol::Tls => route_tls(service, target),
+        Protocol::Tls => route_tls(service, target, draw),
         Protocol::Auto if service.routes.as_ref().is_some_and(|routes| !routes.tls.is_empty()) => {
-            route_tls(service, target)
+            route_tls(service, target, draw)
         }
-        Protocol::Tcp | Protocol::Auto => Ok(route_tcp(service, target)),
+        Protocol::Tcp | Protocol::Auto => Ok(route_tcp(service, target, draw)),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
             let detail = format!("port {} of {} carries plain HTTP, not TLS", target.port, target.host);
             let refusal = refusal(ErrorType::NotFound, Stage::Registry, detail);
@@ -359,8 +370,8 @@ fn route_sni(service: &Service, target: &Target) -> Result<Route, Refusal> {
     }
 }
 
-fn route_http(service: &Service, target: &Target, scheme: Scheme) -> Result<Route, Refusal> {
-    match (service.protocol, scheme) {
+fn route_http(service: &Service, target: &Target, request: &Request<'_>, draw: Draw) -> Result<Route, Refusal> {
+    match (service.protocol, request.scheme) {
         (Protocol::Tls, Scheme::Http) => {
             let (port, host) = (target.port, &target.host);
             let authority = if port == Scheme::Https.default_port() { host_text(host) } else { target.to_string() };
@@ -368,30 +379,52 @@ fn route_http(service: &Service, target: &Target, scheme: Scheme) -> Result<Rout
             let refusal = refusal(ErrorType::RequestDenied, Stage::Registry, detail);
             Err(Refusal { origin: Some(service.origin.clone()), ..refusal })
         }
-        (Protocol::Tls, Scheme::Https) => route_tls(service, target),
-        (Protocol::Tcp, _) => Ok(route_tcp(service, target)),
-        (Protocol::Auto, _) if service.routes.as_ref().is_none_or(|routes| routes.http.is_none()) => {
-            Ok(route_tcp(service, target))
+        (Protocol::Tls, Scheme::Https) => route_tls(service, target, draw),
+        (Protocol::Tcp, _) => Ok(route_tcp(service, target, draw)),
+        (Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Auto, _) => {
+            match service.routes.as_deref().filter(|routes| !routes.http.is_empty()) {
+                Some(routes) => route_by(routes, service, target, request, draw),
+                None if service.protocol == Protocol::Auto => Ok(route_tcp(service, target, draw)),
+                None => Ok(service_route(service)),
+            }
         }
-        (Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Auto, _) => Ok(route_http_kind(service)),
     }
 }
 
-fn route_http_kind(service: &Service) -> Route {
-    let http = service.routes.as_deref().and_then(|routes| routes.http.as_ref());
-    http.map_or_else(|| service_route(service), opaque)
+/// By the http routes of a VirtualService. Where the path had a say and could be read in two ways, neither is taken (CONTRACT).
+fn route_by(
+    routes: &Routes,
+    service: &Service,
+    target: &Target,
+    request: &Request<'_>,
+    draw: Draw,
+) -> Result<Route, Refusal> {
+    let subject = Subject::new(request, target);
+    let (chosen, by_path) = routes.choose(&subject);
+    if by_path && subject.is_ambiguous() {
+        let detail = "the path holds dot segments, double slashes or escapes of them, and routes go by the path";
+        let refusal = refusal(ErrorType::BadRequest, Stage::Route, detail.to_owned());
+        let origin = chosen.map_or(&service.origin, |chosen| &chosen.route.origin);
+        return Err(Refusal { origin: Some(origin.clone()), ..refusal });
+    }
+    let Some(chosen) = chosen else {
+        let detail = format!("no route of {target} takes this request");
+        let origin = routes.http.last().map_or(&service.origin, |route| &route.origin);
+        return Err(Refusal { origin: Some(origin.clone()), ..refusal(ErrorType::NoRoute, Stage::Route, detail) });
+    };
+    Ok(opaque(chosen.route.to.pick(draw), chosen.name, &chosen.route.origin))
 }
 
-fn route_tls(service: &Service, target: &Target) -> Result<Route, Refusal> {
+fn route_tls(service: &Service, target: &Target, draw: Draw) -> Result<Route, Refusal> {
     let Some(routes) = service.routes.as_deref().filter(|routes| !routes.tls.is_empty()) else {
         return Ok(service_route(service));
     };
-    routes.tls(&target.host).map(opaque).ok_or_else(|| no_route(routes, service, target))
+    routes.tls(&target.host).map(|to| bytes(to, draw)).ok_or_else(|| no_route(routes, service, target))
 }
 
-fn route_tcp(service: &Service, target: &Target) -> Route {
+fn route_tcp(service: &Service, target: &Target, draw: Draw) -> Route {
     let tcp = service.routes.as_deref().and_then(|routes| routes.tcp(&target.host));
-    tcp.map_or_else(|| service_route(service), opaque)
+    tcp.map_or_else(|| service_route(service), |to| bytes(to, draw))
 }
 
 fn service_route(service: &Service) -> Route {
@@ -404,11 +437,15 @@ fn service_route(service: &Service) -> Route {
     }
 }
 
-fn opaque(to: &Destination) -> Route {
+fn bytes(to: &Destination, draw: Draw) -> Route {
+    opaque(to.to.pick(draw), &DEFAULT, &to.origin)
+}
+
+fn opaque(cluster: &Arc<Cluster>, name: &Arc<str>, origin: &Origin) -> Route {
     Route {
-        cluster: to.cluster.clone(),
-        name: to.name.clone(),
-        origin: to.origin.clone(),
+        cluster: cluster.clone(),
+        name: name.clone(),
+        origin: origin.clone(),
         tunnel: TunnelKind::Opaque,
         expected: None,
     }

@@ -105,7 +105,7 @@ impl Proxy {
     /// # Errors
     /// The refusal, as the client is told.
     pub fn route(&self, flow: &Flow<'_>, record: &mut AccessRecord) -> Result<Route, Failure> {
-        let choice = self.snapshot.load().route(flow);
+        let choice = self.snapshot.load().route_drawing(flow, |total| fastrand::u64(..total));
         let named = !matches!(flow.ask, Ask::Sni); // routes of HTTP have names, in Istio's log too; a CONNECT is a request
         match choice.verdict {
             Ok(route) => {

@@ -28,4 +28,5 @@ mod reopen;
 mod run;
 mod sandbox;
 mod support;
+mod virtual_service;
 mod wire;

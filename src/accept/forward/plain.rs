@@ -146,7 +146,8 @@ pub(super) fn plan<'a>(
         Some(0) => return Ok(None),
         left => left.map(|left| left - 1),
     };
-    let request = Request { method: head.method(), scheme: asked.scheme, path: asked.path, inside_tunnel };
+    let request =
+        Request { method: head.method(), scheme: asked.scheme, path: asked.path, inside_tunnel, fields: head };
     let flow = Flow { source, ask: Ask::Http(request), target: asked.target.clone() };
     let route = proxy.route(&flow, record)?;
     Ok(Some(HttpPlan { route, target: &asked.target, scheme: asked.scheme, path: asked.path, max_forwards, share }))

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use crate::flow::{Ask, ErrorType, Failure, Flow, ListenerKind, Request, Scheme, Source, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, ListenerKind, NoFields, Request, Scheme, Source, Target};
 use crate::http1::{HeadLimits, RequestTarget, parse_request};
 
 /// A flow as a client would ask for it.
@@ -90,7 +90,7 @@ impl Question {
             Self::Connect(_) => Ask::Connect,
             Self::Sni(_) => Ask::Sni,
             Self::Http { method, scheme, path, .. } => {
-                Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false })
+                Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false, fields: &NoFields })
             }
         };
         Flow { source, ask, target: self.target().clone() }

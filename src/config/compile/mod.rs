@@ -83,7 +83,7 @@ pub fn compile(
     let mut selected: Vec<(Arc<Workload>, View)> = Vec::new();
     for client in workloads(settings) {
         let is_new = !selected.iter().any(|(other, _)| other.has_same_rules(&client));
-        if is_new && written.rules.iter().any(|rule| rule.is_selecting(&client)) {
+        if is_new && written.is_selecting(&client) {
             let mut seen = Seen { settings, written: &written, policy: &policy, client: &client };
             let view = seen.compile(&mut credentials, &mut notes);
             selected.push((client, view));
@@ -149,6 +149,12 @@ impl<'r> Written<'r> {
         written
     }
 
+    /// True if something applies to this very workload, and not to all of its namespace.
+    fn is_selecting(&self, client: &Workload) -> bool {
+        self.rules.iter().any(|rule| rule.is_selecting(client))
+            || self.virtual_services.iter().any(|service| service.is_selecting(client))
+    }
+
     /// Secrets that the settings mount win over documents: whoever writes resources must not replace them.
     fn add_mounted_secrets(&mut self, settings: &Settings, diagnostics: &mut Diagnostics) {
         for mounted in &settings.secrets {
@@ -194,7 +200,7 @@ impl Seen<'_, '_> {
         let registry = Registry::new(&self.written.entries, namespace, notes);
         let root = &*self.settings.mesh.root_namespace;
         let rules = Rules::new(&self.written.rules, self.client, root, notes);
-        let virtual_services = VirtualServices::new(&self.written.virtual_services, namespace, notes);
+        let virtual_services = VirtualServices::new(&self.written.virtual_services, self.client, notes);
         let mut clusters = Clusters::new(self.settings, self.policy, namespace, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(notes));
         for declared in registry.iter() {

@@ -10,6 +10,7 @@ use crate::route::{Choice, Discovery, Via};
 
 mod kubernetes;
 mod mesh;
+mod routes;
 mod shared;
 
 /// A configuration of one settings file and one resource file.
@@ -195,9 +196,9 @@ fn connect_meets_routes_as_the_contract_says() {
         // TLS: tls routes by target host, else the service.
         ("plain.test:443", "outbound|443||plain.test"),
         ("routed.test:443", "outbound|443||elsewhere.test"),
-        // TCP kinds: tcp routes by port and subnet, against the literal.
+        // TCP kinds: tcp routes by port and subnet, against the literal, or the address of the service that is named.
         ("plain.test:81", "outbound|81||plain.test"),
-        ("routed.test:81", "outbound|81||routed.test"),
+        ("routed.test:81", "outbound|81||elsewhere.test"),
         ("198.51.100.2:81", "outbound|81||elsewhere.test"),
         // HTTP kinds: opaque unless something needs HTTP.
         ("plain.test:80", "outbound|80||plain.test"),

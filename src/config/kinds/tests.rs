@@ -444,9 +444,14 @@ fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
     golden(&[
         (virtual_service(json!({ "tls": [] })), "E160 spec: at least one of `http`, `tls` and `tcp` is needed", fine()),
         (
-            http(json!({ "route": [to[0], to[0]] })),
-            "E161 spec.http[0].route: a route has one destination here, found 2",
+            http(json!({ "route": [] })),
+            "E161 spec.http[0].route: a route needs a destination",
             http(json!({ "route": to })),
+        ),
+        (
+            http(json!({ "route": [to[0], to[0]] })),
+            "E169 spec.http[0].route: of several destinations none has a weight",
+            http(json!({ "route": [{ "destination": to[0]["destination"], "weight": 1 }, to[0]] })),
         ),
         (
             http(json!({ "redirect": { "uri": "/" }, "route": to })),
@@ -454,9 +459,44 @@ fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
             http(json!({ "route": [{ "destination": to[0]["destination"], "weight": 100 }] })),
         ),
         (
-            http(json!({ "match": [{ "uri": { "prefix": "/a" } }], "route": to })),
-            "E036 spec.http[0].match[0].uri: not supported: the route would take more requests than it says",
-            http(json!({ "match": [{ "port": 80 }], "route": to })),
+            http(json!({ "match": [{ "uri": { "regex": "a)(b" } }], "route": to })),
+            "E165 spec.http[0].match[0].uri.regex: no regular expression of RE2: unopened group",
+            http(json!({ "match": [{ "uri": { "regex": "/(a|b)+" } }], "route": to })),
+        ),
+        (
+            http(json!({ "match": [{ "uri": { "regex": "a".repeat(1025) } }], "route": to })),
+            "E165 spec.http[0].match[0].uri.regex: no regular expression of RE2: 1025 bytes are more than 1024",
+            http(json!({ "match": [{ "uri": { "regex": "a".repeat(1024) } }], "route": to })),
+        ),
+        (
+            http(json!({ "match": [{ "method": { "exact": "GET", "prefix": "G" } }], "route": to })),
+            "E166 spec.http[0].match[0].method: one of `exact`, `prefix` and `regex` at a time",
+            http(json!({ "match": [{ "method": { "prefix": "G" } }], "route": to })),
+        ),
+        (
+            http(json!({ "match": [{ "method": { "prefix": "" } }], "route": to })),
+            "E166 spec.http[0].match[0].method.prefix: an empty prefix fits everything",
+            http(json!({ "match": [{ "uri": { "prefix": "" } }], "route": to })),
+        ),
+        (
+            http(json!({ "match": [{ "headers": { "a b": {} } }], "route": to })),
+            "E167 spec.http[0].match[0].headers[\"a b\"]: \"a b\" is no name of a header",
+            http(json!({ "match": [{ "headers": { "X-A": {}, ":authority": { "exact": "a.test" } } }], "route": to })),
+        ),
+        (
+            http(json!({ "match": [{ "headers": { "@request.auth.claims.sub": { "exact": "a" } } }], "route": to })),
+            "E036 spec.http[0].match[0].headers[\"@request.auth.claims.sub\"]: claims of a token are not known here: the route would take more requests than it says",
+            http(json!({ "match": [{ "headers": { "sub": { "exact": "a" } } }], "route": to })),
+        ),
+        (
+            http(json!({ "match": [{ "gateways": ["b@d"], "port": 80 }, { "port": 80 }], "route": to })),
+            "E168 spec.http[0].match[0].gateways[0]: \"b@d\" is no name of a Gateway (write mesh, the Gateway's name, or namespace/name)",
+            http(json!({ "match": [{ "gateways": ["mesh"], "port": 80 }], "route": to })),
+        ),
+        (
+            tls(json!([{ "sniHosts": ["a.test", "1.1.1.1"] }])),
+            "W162 spec.tls[0].match[0].sniHosts[1]: 1.1.1.1 is an address, which no client sends as a server name (RFC 6066)",
+            tls(json!([{ "sniHosts": ["a.test"], "destinationSubnets": ["10.0.0.0/8"] }])),
         ),
         (
             http(json!({ "timeout": "3s", "route": to })),
@@ -509,6 +549,7 @@ fn rules_of_virtual_services_have_a_code_a_message_and_a_passing_neighbour() {
 }
 
 mod kubernetes;
+mod virtual_service;
 
 #[test]
 fn nothing_of_a_secret_is_shown() {

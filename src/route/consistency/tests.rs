@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::route::http::{Destination, Routes, TlsRoute};
+use crate::route::http::{Destination, Routes, Split, TlsRoute};
 use crate::route::sample::{cluster, origin, policy, service};
 use crate::stream::client_hello::testing::{hello, hello_with_ech, in_records};
 
@@ -110,9 +110,12 @@ fn the_host_of_plain_http_has_to_fit() {
 fn other_hosts_of_the_service_and_of_the_route_fit() {
     let mut of_many = service("*.ok.com", 443, Protocol::Tls);
     of_many.hosts = Arc::new(["*.ok.com".into(), "ok.net".into()]);
-    let to = Destination { name: "default".into(), origin: origin("", 1), cluster: cluster("c") };
-    let route =
-        |names: &[&str]| TlsRoute { sni_hosts: names.iter().map(|name| (*name).into()).collect(), to: to.clone() };
+    let to = Destination { origin: origin("", 1), to: Split::one(cluster("c")) };
+    let route = |names: &[&str]| TlsRoute {
+        sni_hosts: names.iter().map(|name| (*name).into()).collect(),
+        subnets: None,
+        to: to.clone(),
+    };
     of_many.routes = Some(Arc::new(Routes {
         rule: "VirtualService default/ok".into(),
         tls: vec![route(&["other.com"]), route(&["a.ok.com", "cdn.net"])],
