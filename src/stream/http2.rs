@@ -1,15 +1,18 @@
 //! One stream of an HTTP/2 connection as a stream of bytes: what CONNECT (RFC 9113 §8.5) and a websocket (RFC 8441) become.
 //!
 //! FIN is END_STREAM, a reset is RST_STREAM with CONNECT_ERROR, both ways. Flow control is end to end: capacity is given back to the
-//! client only when the reader comes again, that is when the other side has taken what was read before.
+//! client only when the reader comes again, that is when the other side has taken what was read before. [`Window`] is what all streams
+//! of a connection share.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{FlowControl, Reason, RecvStream, SendStream, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both halves of one stream. Dropping it before [`Http2Stream::finish`] resets the stream.
@@ -21,15 +24,21 @@ pub struct Http2Stream {
     /// Bytes that the reader got and whose capacity the client does not have back yet.
     taken: usize,
     sent_end: bool,
+    share: WindowShare,
 }
 
 /// What is handed over to the connection at once, at most: as much as it queues for one stream.
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
 
 impl Http2Stream {
-    /// Of a request whose answer has been begun.
-    pub fn new(send: SendStream<Bytes>, recv: RecvStream) -> Self {
-        Self { send, recv, held: Bytes::new(), taken: 0, sent_end: false }
+    /// Of a request whose answer has been begun; `share` is that of its body.
+    pub fn new(send: SendStream<Bytes>, recv: RecvStream, share: WindowShare) -> Self {
+        Self { send, recv, held: Bytes::new(), taken: 0, sent_end: false, share }
+    }
+
+    /// The window that all streams of the connection share.
+    pub(super) fn window(&self) -> &Arc<Window> {
+        self.share.window()
     }
 
     /// Sends END_STREAM, behind everything that was written.
@@ -50,13 +59,28 @@ impl Http2Stream {
         self.send.poll_reset(cx).map(drop)
     }
 
+    /// Ready once something can be read, be it the end or an error.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.held.is_empty() {
+            match ready!(self.poll_frame(cx)) {
+                Ok(Some(data)) => self.held = data,
+                Ok(None) | Err(_) => break, // still there when it is read
+            }
+        }
+        Poll::Ready(())
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         if let Some(data) = ready!(self.recv.poll_data(cx)) {
             return Poll::Ready(data.map(Some).map_err(broken));
         }
         match ready!(self.recv.poll_trailers(cx)).map_err(broken)? {
-            // A tunnel has none (RFC 9113 §8.5).
-            Some(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            // A tunnel has none (RFC 9113 §8.5). They come out once: only the reset is still there the next time.
+            Some(_) => {
+                self.sent_end = true;
+                self.send.send_reset(Reason::PROTOCOL_ERROR);
+                Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+            }
             None => Poll::Ready(Ok(None)),
         }
     }
@@ -124,6 +148,62 @@ impl Drop for Http2Stream {
 impl fmt::Debug for Http2Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http2Stream").field("id", &self.send.stream_id()).finish_non_exhaustive()
+    }
+}
+
+/// The window of a connection for what its client sends, whatever the stream: it closes when streams whose upstreams are slow hold all
+/// of it, and then the other streams cannot go on although they would.
+#[derive(Debug)]
+pub struct Window {
+    bytes: usize,
+    streams: Mutex<HashMap<StreamId, FlowControl>>,
+}
+
+/// A window counts as closed before its last byte is used: clients may wait until there is room for a whole frame.
+const CLOSED_BELOW_BYTES: usize = 32 * 1024;
+
+impl Window {
+    /// For a connection whose window is so large.
+    pub fn new(bytes: usize) -> Self {
+        Self { bytes, streams: Mutex::default() }
+    }
+
+    /// Counts a stream in until the share is dropped.
+    pub fn share(self: &Arc<Self>, recv: &mut RecvStream) -> WindowShare {
+        let stream = recv.stream_id();
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(stream, recv.flow_control().clone());
+        WindowShare { window: self.clone(), stream }
+    }
+
+    /// Whether the client has to wait for capacity that its streams hold here. Looks at each of them.
+    pub fn is_closed(&self) -> bool {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: usize = streams.values().map(FlowControl::used_capacity).sum();
+        held + CLOSED_BELOW_BYTES > self.bytes
+    }
+}
+
+/// One stream's part in the [`Window`] of its connection.
+#[derive(Debug)]
+pub struct WindowShare {
+    window: Arc<Window>,
+    stream: StreamId,
+}
+
+impl WindowShare {
+    /// What it is a part of.
+    pub fn window(&self) -> &Arc<Window> {
+        &self.window
+    }
+}
+
+impl Drop for WindowShare {
+    fn drop(&mut self) {
+        let mut streams = self.window.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.remove(&self.stream);
+        if streams.is_empty() {
+            streams.shrink_to_fit();
+        }
     }
 }
 

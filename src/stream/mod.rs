@@ -13,13 +13,14 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use http2::Http2Stream;
+use http2::{Http2Stream, Window};
 
 /// One side of a flow.
 ///
@@ -138,8 +139,12 @@ impl Stream {
     ///
     /// # Errors
     /// Those of the socket.
-    pub async fn readable(&self) -> io::Result<()> {
-        let mut stream = self;
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if let (None, Io::Http2(http2)) = (&self.prefix, &mut self.io) {
+            poll_fn(|cx| http2.poll_readable(cx)).await;
+            return Ok(());
+        }
+        let mut stream = &*self;
         loop {
             if stream.prefix.is_some() {
                 return Ok(());
@@ -150,12 +155,20 @@ impl Stream {
                 Io::Unix(unix) => return poll_fn(|cx| unix.poll_read_ready(cx)).await,
                 Io::TlsClient(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
                 Io::TlsServer(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
-                Io::Http2(_) => return Ok(()), // its reader waits itself
+                Io::Http2(_) => return Ok(()), // with a prefix, or inside of TLS, which is not done
             };
             if !holds_nothing {
                 return Ok(());
             }
             stream = inner;
+        }
+    }
+
+    /// What the other side shares with other streams of its connection, if that is one of HTTP/2.
+    pub fn window(&self) -> Option<&Arc<Window>> {
+        match &self.io {
+            Io::Http2(http2) => Some(http2.window()),
+            _ => None,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::account::{Pace, metrics};
 use crate::flow::Limit;
 use crate::http1::body::{BodyError, Decoded, Decoder};
 use crate::http1::{BodyLength, write};
+use crate::stream::http2::Window;
 
 /// Why a body did not arrive whole.
 #[derive(Debug, Error)]
@@ -41,7 +42,7 @@ pub struct BodyLimits {
     /// Longest pause, and longest time in which the taking side takes nothing.
     pub idle: Duration,
     /// Bytes per second that the sending side brings at least, once it has kept us waiting for `idle` in all; zero: no limit. What the
-    /// taking side is waited for does not count.
+    /// taking side is waited for does not count, nor while our own flow control keeps the sending side back.
     pub rate_min: usize,
     /// What the bytes have to keep to.
     pub pace: Option<Arc<Pace>>,
@@ -71,6 +72,9 @@ pub trait Source {
     /// # Errors
     /// [`CopyError::Read`], also for an end that comes too early.
     fn fill(&mut self, at_once: usize) -> impl Future<Output = Result<(), CopyError>>;
+
+    /// Where flow control of ours may keep it from sending, whatever it would like to; `None`: nothing does but the taking side.
+    fn window(&self) -> Option<&Window>;
 }
 
 /// The side that takes a body. Each wait for it is at most `idle` long.
@@ -131,14 +135,28 @@ pub async fn copy<S: Source, T: Sink>(
                     let _ = patience.within(pause, std::future::pending::<()>()).await;
                 }
                 let at_once = limits.pace.as_ref().map_or(usize::MAX, |pace| pace.quantum());
-                let limit = idle.min(limits.patience_left(*moved, waited));
-                if limit.is_zero() {
-                    return Err(late(limit, idle));
+                let mut idle_left = idle;
+                loop {
+                    let limit = match idle_left.min(limits.patience_left(*moved, waited)) {
+                        Duration::ZERO if idle_left.is_zero() => return Err(paused()),
+                        Duration::ZERO => return Err(too_slow()),
+                        limit if source.window().is_some() => limit.min(WINDOW_LOOK),
+                        limit => limit,
+                    };
+                    let began = (limits.rate_min != 0).then(Instant::now);
+                    match patience.within(limit, source.fill(at_once)).await {
+                        Ok(filled) => {
+                            waited += began.map_or(Duration::ZERO, |began| began.elapsed());
+                            break filled?;
+                        }
+                        Err(_) => {
+                            idle_left = idle_left.saturating_sub(limit);
+                            if !source.window().is_some_and(Window::is_closed) {
+                                waited += limit;
+                            }
+                        }
+                    }
                 }
-                let began = (limits.rate_min != 0).then(Instant::now);
-                let filled = patience.within(limit, source.fill(at_once)).await;
-                waited += began.map_or(Duration::ZERO, |began| began.elapsed());
-                filled.map_err(|_| late(limit, idle))??;
             }
             Decoded::Trailers(trailers) => return sink.end(Some(trailers), patience, idle).await,
             Decoded::End => return sink.end(None, patience, idle).await,
@@ -146,14 +164,17 @@ pub async fn copy<S: Source, T: Sink>(
     }
 }
 
-/// Which limit a wait of `limit` met.
-pub(super) fn late(limit: Duration, idle: Duration) -> CopyError {
-    if limit < idle {
-        metrics::limit_reached(Limit::BodyRateMin);
-        return CopyError::TooSlow;
-    }
+const WINDOW_LOOK: Duration = Duration::from_secs(1); // what a closed window is told apart from a slow client by
+
+/// The pause was too long, on whichever side.
+pub(super) fn paused() -> CopyError {
     metrics::limit_reached(Limit::BodyIdle);
     CopyError::Idle
+}
+
+fn too_slow() -> CopyError {
+    metrics::limit_reached(Limit::BodyRateMin);
+    CopyError::TooSlow
 }
 
 /// A side that sends in HTTP/1: its reader, what was read of it already, and where in the body it is.
@@ -163,12 +184,19 @@ pub struct Sender<'a, R> {
     buf: &'a mut BytesMut,
     decoder: Decoder,
     read_bytes: usize,
+    window: Option<Arc<Window>>,
 }
 
 impl<'a, R> Sender<'a, R> {
     /// For a body delimited so, of which `buf` may hold the beginning.
     pub fn new(reader: R, buf: &'a mut BytesMut, length: BodyLength) -> Self {
-        Self { reader, buf, decoder: Decoder::new(length), read_bytes: FIRST_READ_BYTES }
+        Self { reader, buf, decoder: Decoder::new(length), read_bytes: FIRST_READ_BYTES, window: None }
+    }
+
+    /// The same inside a stream of HTTP/2, whose connection has this window.
+    #[must_use]
+    pub fn within(self, window: Option<Arc<Window>>) -> Self {
+        Self { window, ..self }
     }
 }
 
@@ -189,6 +217,10 @@ impl<R: AsyncRead + Unpin> Source for Sender<'_, R> {
                 Ok(())
             }
         }
+    }
+
+    fn window(&self) -> Option<&Window> {
+        self.window.as_deref()
     }
 }
 
@@ -254,7 +286,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
                 _ => writer.write_vectored(&slices).await,
             }
         };
-        let written = patience.within(idle, write).await.map_err(|_| late(idle, idle))?.map_err(CopyError::Write)?;
+        let written = patience.within(idle, write).await.map_err(|_| paused())?.map_err(CopyError::Write)?;
         if written == 0 {
             return Err(CopyError::Write(io::ErrorKind::WriteZero.into()));
         }
@@ -262,5 +294,5 @@ async fn write_all<W: AsyncWrite + Unpin>(
         out.advance(of_out);
         data.advance(written - of_out);
     }
-    patience.within(idle, writer.flush()).await.map_err(|_| late(idle, idle))?.map_err(CopyError::Write)
+    patience.within(idle, writer.flush()).await.map_err(|_| paused())?.map_err(CopyError::Write)
 }

@@ -87,9 +87,13 @@ impl<'a, 's> Downstream for Http1<'a, &'s mut Stream> {
     type Rest = Http1<'a, WriteHalf<&'s mut Stream>>;
 
     fn split(self, length: BodyLength) -> (Self::Body, Self::Rest) {
+        let window = self.taker.writer.window().cloned();
         let (reader, writer) = split(self.taker.writer);
         let buf = self.buf.expect("a client that was not split before has its buffer");
-        (Sender::new(reader, buf, length), Http1 { taker: taker(writer), buf: None, whole: None, seen: true })
+        (
+            Sender::new(reader, buf, length).within(window),
+            Http1 { taker: taker(writer), buf: None, whole: None, seen: true },
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::body::{CopyError, Sink, Source, late};
+use super::body::{CopyError, Sink, Source, paused};
 use super::downstream::{Downstream, Reply};
 use super::exchange::ExchangeError;
 use super::headers::{self, Inbound};
@@ -18,7 +19,7 @@ use super::patience::Patience;
 use crate::flow::{ErrorType, Failure};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::{BodyLength, ResponseHead, write};
-use crate::stream::http2::{Http2Stream, SEND_BYTES_MAX, broken, poll_capacity};
+use crate::stream::http2::{Http2Stream, SEND_BYTES_MAX, Window, WindowShare, broken, poll_capacity};
 use crate::stream::{Sign, Stream};
 
 /// A client of HTTP/2, for one exchange.
@@ -72,7 +73,7 @@ impl Http2Reply {
     pub fn into_stream(mut self, body: Http2Body) -> Option<Stream> {
         let send = self.send.take()?;
         self.ended = true; // what follows is the stream's to end
-        Some(Http2Stream::new(send, body.recv).into())
+        Some(Http2Stream::new(send, body.recv, body.share).into())
     }
 
     async fn send(
@@ -85,7 +86,7 @@ impl Http2Reply {
         let Some(send) = &mut self.send else { return Err(CopyError::Write(io::ErrorKind::NotConnected.into())) };
         while !data.is_empty() {
             let room = patience.within(idle, poll_fn(|cx| poll_capacity(send, cx, data.len()))).await;
-            let room = room.map_err(|_| late(idle, idle))?.map_err(CopyError::Write)?;
+            let room = room.map_err(|_| paused())?.map_err(CopyError::Write)?;
             let piece = data.split_to(room.min(data.len()).min(SEND_BYTES_MAX));
             let last = end && data.is_empty();
             send.send_data(piece, last).map_err(gone)?;
@@ -207,12 +208,14 @@ pub struct Http2Body {
     /// Bytes that were given out and whose capacity the client does not have back yet.
     taken: usize,
     arrived: Option<Decoded>,
+    share: WindowShare,
 }
 
 impl Http2Body {
-    /// Of a request whose head was read.
-    pub fn new(recv: RecvStream) -> Self {
-        Self { recv, taken: 0, arrived: None }
+    /// Of a request whose head was read, on a connection with this window.
+    pub fn new(mut recv: RecvStream, window: &Arc<Window>) -> Self {
+        let share = window.share(&mut recv);
+        Self { recv, taken: 0, arrived: None, share }
     }
 }
 
@@ -238,6 +241,10 @@ impl Source for &mut Http2Body {
             },
         });
         Ok(())
+    }
+
+    fn window(&self) -> Option<&Window> {
+        Some(self.share.window())
     }
 }
 

@@ -4,5 +4,8 @@ mod abuse;
 mod conformance;
 mod connect;
 mod fairness;
+mod limits;
 mod peers;
 mod plain;
+mod tls;
+mod windows;

@@ -8,7 +8,7 @@ use crate::support::Egret;
 use crate::support::client;
 
 /// How often a limit was met.
-fn reached(egret: &Egret, limit: &str) -> u64 {
+pub(crate) fn reached(egret: &Egret, limit: &str) -> u64 {
     let body = String::from_utf8(client::get_from(egret.admin(), "/metrics").body).unwrap();
     let name = format!("egret_limit_reached_total{{limit=\"{limit}\"}} ");
     let line = body.lines().find_map(|line| line.strip_prefix(&name));

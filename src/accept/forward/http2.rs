@@ -23,7 +23,7 @@ use super::super::Accepted;
 use crate::account::metrics;
 use crate::flow::{Limit, Limits};
 use crate::stream::Stream;
-use crate::stream::http2::SEND_BYTES_MAX;
+use crate::stream::http2::{SEND_BYTES_MAX, Window};
 use crate::tunnel::Proxy;
 
 /// The first line of the preface (RFC 9113 §3.4): no request of HTTP/1 begins like this.
@@ -37,11 +37,12 @@ pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
     metrics::http2_connection();
     let source = Arc::new(source);
     let streams = Arc::new(Streams::default());
+    let window = Arc::new(Window::new(CONNECTION_WINDOW_BYTES as usize));
     let mut driver = Driver {
         streams: streams.clone(),
         // The first request comes as soon as it would in HTTP/1.
         quiet: Box::pin(sleep(limits.head_time)),
-        idle: limits.tunnel_idle,
+        idle: limits.keep_alive_idle,
         busy: false,
         closing: false,
     };
@@ -60,8 +61,8 @@ pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
             Event::Stream(_, mut respond) if proxy.drain.is_draining() => respond.send_reset(Reason::REFUSED_STREAM),
             Event::Stream(request, respond) => {
                 let (source, share) = (source.clone(), admitted.share().clone());
-                let guard = StreamGuard::new(&streams);
-                let stream = stream::Exchange::new(proxy.clone(), settings.clone(), source, share, guard);
+                let (guard, window) = (StreamGuard::new(&streams), window.clone());
+                let stream = stream::Exchange::new(proxy.clone(), settings.clone(), source, share, guard, window);
                 proxy.drain.spawn(stream.serve(request, respond));
                 requests += 1;
                 if limits.requests_per_connection != 0 && requests >= limits.requests_per_connection && !driver.closing
@@ -71,7 +72,10 @@ pub async fn serve(proxy: Arc<Proxy>, accepted: Accepted) {
                     connection.graceful_shutdown();
                 }
             }
-            Event::Drain | Event::Quiet if !driver.closing => {
+            event @ (Event::Drain | Event::Quiet) if !driver.closing => {
+                if matches!(event, Event::Quiet) {
+                    metrics::limit_reached(if requests == 0 { Limit::HeadTime } else { Limit::KeepAliveIdle });
+                }
                 driver.close();
                 connection.graceful_shutdown();
             }

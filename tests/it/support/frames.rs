@@ -163,6 +163,12 @@ impl Frames {
         }
     }
 
+    /// A wanted frame among those that were read while others were waited for.
+    pub(crate) fn seen(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let at = self.seen.iter().position(wanted)?;
+        self.seen.remove(at)
+    }
+
     /// The status of a stream's answer.
     #[track_caller]
     pub(crate) fn status(&mut self, stream: u32) -> u16 {

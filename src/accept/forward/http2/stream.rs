@@ -19,6 +19,7 @@ use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Source, Target
 use crate::http1::{HeadLimits, RequestHead, RequestTarget};
 use crate::route::{Route, TunnelKind};
 use crate::stream::Stream;
+use crate::stream::http2::Window;
 use crate::tunnel::body::Sink;
 use crate::tunnel::downstream::Reply;
 use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
@@ -34,6 +35,7 @@ pub(super) struct Exchange {
     share: Arc<Share>,
     patience: Patience,
     guard: StreamGuard,
+    window: Arc<Window>,
 }
 
 /// What a CONNECT became.
@@ -50,8 +52,9 @@ impl Exchange {
         source: Arc<Source>,
         share: Arc<Share>,
         guard: StreamGuard,
+        window: Arc<Window>,
     ) -> Self {
-        Self { proxy, settings, source, share, patience: Patience::default(), guard }
+        Self { proxy, settings, source, share, patience: Patience::default(), guard, window }
     }
 
     pub(super) async fn serve(mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -61,7 +64,7 @@ impl Exchange {
         match request::read(&parts, recv.is_end_stream(), &limits) {
             Ok(Read { head, accept }) => {
                 drop(parts);
-                let (reply, body) = (Http2Reply::new(respond, accept), Http2Body::new(recv));
+                let (reply, body) = (Http2Reply::new(respond, accept), Http2Body::new(recv, &self.window));
                 match head.target() {
                     RequestTarget::Authority(target) => {
                         let target = target.clone();
@@ -145,7 +148,7 @@ impl Exchange {
 
     /// HTTP/1 inside the stream, as on a connection of its own.
     fn go_inside(self, stream: Stream, target: Target, route: Route, record: Box<AccessRecord>) {
-        let Self { proxy, settings, source, share, patience, guard } = self;
+        let Self { proxy, settings, source, share, patience, guard, .. } = self;
         let tasks = proxy.drain.clone();
         let connection = Box::new(Connection {
             proxy,
