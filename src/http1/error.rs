@@ -71,9 +71,6 @@ pub enum HeadError {
     /// Not a host and an optional port (RFC 9112 §3.2).
     #[error("Host: {0}")]
     Host(TargetError),
-    /// CONNECT whose Host names somebody else than its target (RFC 9110 §7.2).
-    #[error("Host differs from the target of CONNECT")]
-    HostDiffers,
 
     /// A line that begins with space or tab (RFC 9112 §5.2).
     #[error("a field continues on a folded line")]

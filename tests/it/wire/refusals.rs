@@ -43,7 +43,7 @@ const MALFORMED: &[(&str, &str)] = &[
     ("CONNECT with a URL", "CONNECT http://{o}/ HTTP/1.1\r\nHost: {o}\r\n\r\n"),
     ("CONNECT with a path", "CONNECT {o}/ HTTP/1.1\r\nHost: {o}\r\n\r\n"),
     ("CONNECT with userinfo", "CONNECT user@{o} HTTP/1.1\r\nHost: {o}\r\n\r\n"),
-    ("CONNECT whose Host differs", "CONNECT {o} HTTP/1.1\r\nHost: other.test:443\r\n\r\n"),
+    ("CONNECT whose Host is a list", "CONNECT {o} HTTP/1.1\r\nHost: {o}, other.test:443\r\n\r\n"),
     ("CONNECT with a length", "CONNECT {o} HTTP/1.1\r\nHost: {o}\r\nContent-Length: 1\r\n\r\nx"),
     ("CONNECT with chunks", "CONNECT {o} HTTP/1.1\r\nHost: {o}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     // Host
