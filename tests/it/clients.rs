@@ -1,12 +1,21 @@
-//! The clients that people have: curl, wget, git, Python and Node, each through the proxy as its manual says.
+//! The clients that people have: curl, wget, git, package managers, and the HTTP libraries of Python, Node, Go and Java, each through
+//! the proxy as its manual says. Each shows its user why it was refused, as far as it shows anything.
 
 mod apt;
+mod cargo;
 mod curl;
 mod git;
+mod go;
+mod java;
 mod login;
 mod node;
+mod npm;
 mod openssl;
+mod pip;
 mod python;
+mod python_libraries;
+mod registry;
+mod undici;
 mod upgrade;
 mod wget;
 
@@ -40,6 +49,7 @@ impl World {
         let authority = Authority::new();
         let tls = Origin::mirror_tls(authority.server(&["secure.example"]));
         let ca = authority.write(&folder, "ca.pem");
+        authority.issue(&folder, "own", &["127.0.0.1"]);
         let egret = Setup { hosts: HOSTS, ..setup }.start(&folder);
         Self { folder, egret, plain: Origin::mirror(), tls, ca }
     }
@@ -58,6 +68,11 @@ impl World {
         format!("http://{login}{}", self.egret.proxy())
     }
 
+    /// The same with TLS to the proxy, which has to be [`BEHIND_TLS`].
+    fn https_proxy(&self) -> String {
+        format!("https://{}", self.egret.proxy())
+    }
+
     /// The same for everybody.
     fn proxy(&self) -> String {
         self.proxy_as("")
@@ -72,6 +87,15 @@ impl World {
     }
 }
 
+/// A proxy that is reached by TLS, with a certificate by the authority that the origin's is by.
+const BEHIND_TLS: Setup<'_> = Setup {
+    mesh: "",
+    listeners: "{ name: proxy, address: \"127.0.0.1:0\", tls: { certificate: own.pem, privateKey: own.key } }",
+    more: "",
+    rules: "",
+    hosts: &[],
+    system_roots: None,
+};
 const HOSTS: &[&str] = &["plain.example", "secure.example"];
 /// Nothing is known, so everything is refused.
 const REFUSING: Setup<'_> = Setup {
@@ -82,6 +106,15 @@ const REFUSING: Setup<'_> = Setup {
     hosts: &[],
     system_roots: None,
 };
+/// A tunnel that was opened, whatever became of it: clients that end with bytes unread, such as a session ticket, reset it.
+const OPENED: &[(&str, &str)] = &[("method", "CONNECT"), ("response_code", "200")];
+/// A tunnel that was opened and ended without an error.
+const TUNNELLED: &[(&str, &str)] = &[
+    ("method", "CONNECT"),
+    ("response_code", "200"),
+    ("response_flags", "-"),
+    ("upstream_cluster", "PassthroughCluster"),
+];
 const REFUSED: &[(&str, &str)] = &[
     ("method", "CONNECT"),
     ("response_code", "403"),

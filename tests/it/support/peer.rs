@@ -123,7 +123,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// A command by the program's name, away from the proxies and locale of whoever runs the tests.
+/// A command by the program's name, away from the proxies, authorities and locale of whoever runs the tests.
 ///
 /// # Panics
 /// When there is no such program: tests do not skip their peers.
@@ -136,6 +136,9 @@ pub(crate) fn command_at(program: &Path) -> Command {
     let mut command = Command::new(program);
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    for name in AUTHORITIES {
+        command.env_remove(name);
     }
     command.env("LC_ALL", "C.UTF-8");
     command
@@ -166,3 +169,14 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
 }
 
 const ATTEMPTS_MAX: usize = 3;
+/// Where programs find whom they trust, if it is not said on their command line; for some it counts even then.
+const AUTHORITIES: [&str; 8] = [
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "PIP_CERT",
+];
