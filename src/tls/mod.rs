@@ -160,7 +160,8 @@ impl ClientTlsSpec {
             return Arc::new(verify::PinnedNames { roots, names: self.subject_alt_names.clone(), provider });
         }
         // Only an empty set of roots is refused here, and neither source gives one.
-        WebPkiServerVerifier::builder_with_provider(roots, provider).build().expect("there are roots and no CRLs")
+        let chain = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build();
+        Arc::new(verify::Trusted { chain: chain.expect("there are roots and no CRLs"), roots })
     }
 }
 
@@ -227,6 +228,9 @@ fn certificate_problem(error: &CertificateError) -> String {
             format!("it is for {}, not for {}", listed(&names), expected.to_str())
         }
         CertificateError::BadSignature => "its signature is not its issuer's".to_owned(),
+        CertificateError::Other(error) if verify::is_authority(error) => {
+            "it is an authority's and not among those trusted".to_owned()
+        }
         CertificateError::Other(error) => error.0.to_string(),
         error => error.to_string(),
     }
@@ -373,6 +377,40 @@ mod tests {
         let server = Server::start(&foreign, None).await;
         let (error, _) = failure(connect(&ClientTlsSpec::default(), server.addr, "a.example").await);
         assert_eq!(error, ErrorType::TlsCertificate);
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_its_own_authority_is_good_where_it_is_trusted() {
+        let own = Leaf::self_signed(&["a.example"], |_| {});
+        let other = Leaf::self_signed(&["a.example"], |_| {});
+        let old = Leaf::self_signed(&["a.example"], |params| params.not_after = date_time_ymd(2020, 1, 1));
+        let early = Leaf::self_signed(&["a.example"], |params| params.not_before = date_time_ymd(2099, 1, 1));
+        let trusting = |leaf: &Leaf, names: &[&str]| ClientTlsSpec {
+            ca_pem: Some(leaf.chain.clone()),
+            subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..ClientTlsSpec::default()
+        };
+        for (shown, trusted, pinned, name, problem) in [
+            (&own, &own, &[][..], "a.example", None),
+            (&own, &own, &["a.example"], "z.example", None),
+            (&own, &own, &[], "b.example", Some("it is for a.example, not for b.example")),
+            (&own, &own, &["b.example"], "a.example", Some("it is for a.example, wanted is b.example")),
+            (&own, &other, &[], "a.example", Some("it is an authority's and not among those trusted")),
+            (&own, &other, &["a.example"], "a.example", Some("it is an authority's and not among those trusted")),
+            (&old, &old, &[], "a.example", Some("it has expired")),
+            (&early, &early, &[], "a.example", Some("it is not valid")),
+        ] {
+            let server = Server::start(shown, None).await;
+            let shaken = connect(&trusting(trusted, pinned), server.addr, name).await;
+            match problem {
+                None => echoes(shaken.unwrap()).await,
+                Some(problem) => {
+                    let (error, sentence) = failure(shaken);
+                    assert_eq!(error, ErrorType::TlsCertificate, "{sentence}");
+                    assert!(sentence.starts_with(problem), "{sentence}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

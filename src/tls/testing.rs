@@ -38,19 +38,36 @@ impl Authority {
 
     /// A certificate for these names (DNS, IP, or URI), changed by `edit`.
     pub(crate) fn issue(&self, names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        for name in names {
-            params.subject_alt_names.push(match (name.parse(), name.contains("://")) {
-                (Ok(ip), _) => SanType::IpAddress(ip),
-                (_, true) => SanType::URI((*name).try_into().unwrap()),
-                _ => SanType::DnsName((*name).try_into().unwrap()),
-            });
-        }
-        edit(&mut params);
+        let params = params(names, edit);
         let key = KeyPair::generate().unwrap();
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem().into_bytes();
         Leaf { chain, key: key.serialize_pem().into_bytes() }
     }
+}
+
+impl Leaf {
+    /// A certificate that is its own authority, as `openssl req -x509` makes it.
+    pub(crate) fn self_signed(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = params(names, edit);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, format!("self {}", fastrand::u64(..)));
+        let key = KeyPair::generate().unwrap();
+        let chain = params.self_signed(&key).unwrap().pem().into_bytes();
+        Self { chain, key: key.serialize_pem().into_bytes() }
+    }
+}
+
+fn params(names: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    for name in names {
+        params.subject_alt_names.push(match (name.parse(), name.contains("://")) {
+            (Ok(ip), _) => SanType::IpAddress(ip),
+            (_, true) => SanType::URI((*name).try_into().unwrap()),
+            _ => SanType::DnsName((*name).try_into().unwrap()),
+        });
+    }
+    edit(&mut params);
+    params
 }
 
 /// How each handshake of a server went, and the SNI it came with.

@@ -5,12 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::EndEntityCert;
+
+use super::x509::{Validity, validity};
+
+/// Verifies the chain and the name asked for. A server that shows one of the trusted certificates itself is good too: a chain of one,
+/// as `openssl req -x509` makes it, which webpki alone refuses, because it is an authority's.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) chain: Arc<WebPkiServerVerifier>,
+    pub(super) roots: Arc<RootCertStore>,
+}
 
 /// Verifies the chain, and that the certificate has one of these names; the name asked for does not matter.
 #[derive(Debug)]
@@ -33,6 +43,78 @@ struct OtherName {
     found: Vec<String>,
 }
 
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.or_else(|error| {
+            trusted_itself(error, &self.roots, end_entity, now)?;
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            Ok(ServerCertVerified::assertion())
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Turns the error of a chain into success where all that is wrong is that the certificate is an authority's, and it is a trusted one.
+/// That it holds now is still to be judged here; its key, by the handshake.
+fn trusted_itself(
+    error: Error,
+    roots: &RootCertStore,
+    certificate: &CertificateDer<'_>,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = &error else { return Err(error) };
+    if !is_authority(other) {
+        return Err(error);
+    }
+    let anchor = webpki::anchor_from_trusted_cert(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let is_root = |root: &TrustAnchor<'_>| {
+        root.subject == anchor.subject && root.subject_public_key_info == anchor.subject_public_key_info
+    };
+    if !roots.roots.iter().any(is_root) {
+        return Err(error);
+    }
+    let Validity { not_before, not_after } = validity(certificate).ok_or(CertificateError::BadEncoding)?;
+    match i64::try_from(now.as_secs()).unwrap_or(i64::MAX) {
+        now if now < not_before => Err(CertificateError::NotValidYet.into()),
+        now if now > not_after => Err(CertificateError::Expired.into()),
+        _ => Ok(()),
+    }
+}
+
+/// All that is wrong with a certificate is that it is an authority's.
+pub(super) fn is_authority(error: &OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
 impl ServerCertVerifier for PinnedNames {
     fn verify_server_cert(
         &self,
@@ -44,7 +126,8 @@ impl ServerCertVerifier for PinnedNames {
     ) -> Result<ServerCertVerified, Error> {
         let algorithms = self.provider.signature_verification_algorithms.all;
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)
+            .or_else(|error| trusted_itself(error, &self.roots, end_entity, now))?;
         let certificate = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
         if self.names.iter().any(|name| has_name(&certificate, name)) {
             return Ok(ServerCertVerified::assertion());
