@@ -16,7 +16,7 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts,
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{Name as DnsName, RData, RecordType};
 use hickory_resolver::{Resolver as Hickory, TokioResolver};
 use thiserror::Error;
 
@@ -250,8 +250,12 @@ impl Resolver {
         let addresses_max = self.settings.addresses_max;
         async move {
             let (name, family) = &place.question;
-            // The final dot: no search domains. A proxy's names are whole.
-            let asked = servers.lookup(format!("{name}."), family.record_type()).await;
+            // The final dot: no search domains. A proxy's names are whole. Read as ASCII, which they are: as text of IDNA a name with an
+            // underscore, which DNS serves as any other, would be none.
+            let asked = match DnsName::from_ascii(format!("{name}.")) {
+                Ok(whole) => servers.lookup(whole, family.record_type()).await,
+                Err(error) => Err(error.into()),
+            };
             let now = Instant::now();
             let (answer, until) = match asked {
                 Ok(lookup) => {

@@ -53,6 +53,22 @@ fn of_a_forbidden_and_an_allowed_address_only_the_allowed_one_is_dialled() {
 }
 
 #[test]
+fn a_name_with_underscores_is_asked_for_as_any_other() {
+    let (_forbidden, allowed) = listen_on_both();
+    let port = allowed.local_addr().unwrap().port();
+    let dns = DnsServer::new(|name| match name {
+        "my_bucket.s3_.example.org" | "_x.example.org" => Reply { alias: None, addresses: ips(&["127.0.0.2"]) },
+        _ => Reply { alias: None, addresses: Vec::new() },
+    });
+    let folder = settings(&dns.settings());
+    let egret = start(&folder);
+    for name in ["my_bucket.s3_.example.org", "_x.example.org", "My_Bucket.S3_.example.org."] {
+        let (status, head) = status(&egret, &format!("{name}:{port}"));
+        assert_eq!(status, "200", "{name}: {head}");
+    }
+}
+
+#[test]
 fn a_name_that_leads_inside_is_403_also_by_an_alias_and_also_the_second_time() {
     let (forbidden, allowed) = listen_on_both();
     let port = allowed.local_addr().unwrap().port();
