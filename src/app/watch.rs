@@ -44,7 +44,9 @@ impl Watch {
 
     /// Watches the folders of `files` (and `files` that are folders themselves) in place of those before.
     pub(super) fn set_files(&mut self, files: &[PathBuf]) {
-        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder_of(file)).collect();
+        // Where a link leads is a folder of its own: /etc/resolv.conf is one into /run on many systems.
+        let real = files.iter().filter_map(|file| folder_of(&file.canonicalize().ok()?));
+        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder_of(file)).chain(real).collect();
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.folders.difference(&wanted) {
             let _ = watcher.unwatch(gone); // a folder that was removed is not watched any more anyway
@@ -148,6 +150,23 @@ mod tests {
             timeout(LIMIT, watch.changed()).await.unwrap();
             assert_ne!(fingerprint(std::slice::from_ref(&file)), before, "{content}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_noticed_where_a_link_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let [etc, run] = ["etc", "run"].map(|name| folder.path().join(name));
+        fs::create_dir(&etc).unwrap();
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("stub"), "nameserver 127.0.0.1").unwrap();
+        let link = etc.join("resolv.conf");
+        std::os::unix::fs::symlink("../run/stub", &link).unwrap();
+        let mut watch = Watch::new();
+        watch.set_files(std::slice::from_ref(&link));
+        let before = fingerprint(std::slice::from_ref(&link));
+        fs::write(run.join("stub"), "nameserver 127.0.0.2").unwrap();
+        timeout(LIMIT, watch.changed()).await.unwrap();
+        assert_ne!(fingerprint(std::slice::from_ref(&link)), before);
     }
 
     #[tokio::test(start_paused = true)]

@@ -373,7 +373,8 @@ impl Settings {
         let token = self.admin_token.iter().map(|file| file.value.clone());
         let secrets = self.secrets.iter().map(|secret| secret.dir.clone());
         let mesh = self.certificates.iter().map(|folder| folder.value.clone());
-        passwords.chain(certificates).chain(secrets).chain(mesh).chain(token).collect()
+        let resolv_conf = self.dns.servers.is_empty().then(|| PathBuf::from("/etc/resolv.conf"));
+        passwords.chain(certificates).chain(secrets).chain(mesh).chain(token).chain(resolv_conf).collect()
     }
 }
 

@@ -273,7 +273,13 @@ fn the_whole_configuration_lists_what_to_watch() {
     let configuration = Configuration::load(&sources, 7);
     assert_eq!(
         configuration.inputs,
-        [path("c.yaml"), path("conf/egret.yaml"), path("conf/more.yaml"), path("conf/rules")]
+        [
+            "/etc/resolv.conf".into(),
+            path("c.yaml"),
+            path("conf/egret.yaml"),
+            path("conf/more.yaml"),
+            path("conf/rules")
+        ]
     );
     assert_eq!(configuration.settings.listeners.len(), 1);
 }

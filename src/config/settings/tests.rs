@@ -67,6 +67,13 @@ fn shown(settings: &Settings) -> String {
 }
 
 #[test]
+fn resolv_conf_is_watched_where_it_names_the_servers() {
+    let watched = |text: &str| read_with(text, &Overrides::default()).0.watched().contains(&"/etc/resolv.conf".into());
+    assert!(watched("{}") && watched("dns: { servers: system }"));
+    assert!(!watched("dns: { servers: [10.0.0.53] }"));
+}
+
+#[test]
 fn every_key_of_the_contract_is_read_and_says_the_default() {
     assert_eq!(shown(&clean(EVERY_KEY)), shown(&Settings::default()));
     assert_eq!(shown(&clean("")), shown(&Settings::default()));
