@@ -38,7 +38,7 @@ pub struct Choice {
 pub struct Route {
     /// What to connect to.
     pub cluster: Arc<Cluster>,
-    /// Name for the log: `default`, `allow_any`, or the route's own.
+    /// Name for the log: `default`, `allow_any`, `would_deny`, or the route's own.
     pub name: Arc<str>,
     /// The rule that decided.
     pub origin: Origin,

@@ -171,7 +171,7 @@ impl Snapshot {
     fn pass_through(&self, view: &View, flow: &Flow<'_>) -> Route {
         let route = Route {
             cluster: view.unknown.clone(),
-            name: ALLOW_ANY.clone(),
+            name: if self.outbound.mode == Mode::Report { WOULD_DENY.clone() } else { ALLOW_ANY.clone() },
             origin: self.outbound.origin.clone(),
             tunnel: TunnelKind::Opaque,
             expected: None,
@@ -483,6 +483,8 @@ fn host_text(host: &Host) -> String {
 
 static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| "default".into());
 static ALLOW_ANY: LazyLock<Arc<str>> = LazyLock::new(|| "allow_any".into());
+// Of what passes under `report: true` alone: the route is the one place of Istio's text format where it can be seen.
+static WOULD_DENY: LazyLock<Arc<str>> = LazyLock::new(|| "would_deny".into());
 /// SMTP and submission (RFC 5321, 8314, 6409): what an open relay is abused for; CONTRACT "ALLOW_ANY does not tunnel to".
 const MAIL_PORTS: [u16; 3] = [25, 465, 587];
 const PORTS_SHOWN: usize = 5;
@@ -549,6 +551,7 @@ mod tests {
     fn report_lets_pass_and_says_what_would_have_been_refused() {
         let choice = ask(&registry(Mode::Report), "unknown.org:443");
         assert_eq!(verdict(&choice), "PassthroughCluster");
+        assert_eq!(&*choice.verdict.as_ref().unwrap().name, "would_deny");
         let would_deny = choice.would_deny.unwrap();
         assert_eq!(&*would_deny.detail, "no route allows unknown.org:443");
         assert_eq!(would_deny.origin.unwrap().line, 3);

@@ -85,7 +85,7 @@ impl Plan<'_> {
                 &format!(", through the parent proxy {}", endpoints(&hop.cluster, self.question.target()).join(", "));
         }
         match &self.route.tunnel {
-            TunnelKind::Terminated(why) => text += &format!("; the tunnel is terminated, because {why} needs HTTP"),
+            TunnelKind::Terminated(why) => text += &format!("; tunnel: terminated, because {why} needs HTTP"),
             TunnelKind::Detect(why) => {
                 text +=
                     &format!("; the client's first bytes decide whether the tunnel is terminated, because of {why}");
