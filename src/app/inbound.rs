@@ -56,7 +56,12 @@ pub(super) fn certificates(listeners: &[Wanted]) -> Vec<Certificate> {
 fn credentials(basic: &settings::Basic, settings: &Settings, diagnostics: &mut Diagnostics) -> Option<Arc<Basic>> {
     let path = &basic.htpasswd.value;
     let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()), // warned of already: nobody can log in
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = format!("the file {} does not exist", path.display());
+            let diagnostic = settings.report(Code::FileMissing, basic.htpasswd.span, message, diagnostics);
+            diagnostic.help("nobody can log in until it is there");
+            Ok(String::new())
+        }
         text => text,
     };
     let (code, problem) = match text.map(|text| Htpasswd::parse(&text)) {

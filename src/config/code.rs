@@ -122,6 +122,7 @@ codes! {
     W101 TcpWithoutAddress: "A service whose protocol carries no name and that has no `addresses` is found by its name on explicit listeners. On transparent listeners there is only the port to go by, so, as in Istio, it takes every connection to this port.",
     W102 SharedTcpAddress: "Several hosts share addresses and a port whose protocol carries no name: connections to the address cannot be told apart and go to the first host.",
     W103 EndpointWithoutAddress: "An endpoint without address is one of another network, reached through its gateway in Istio. There is no such gateway here, so the endpoint is left out.",
+    W104 UdpPort: "No flow that Egret carries is UDP, so a port of protocol UDP is left out, as the data plane of Istio leaves it out. QUIC (HTTP/3) clients fall back to TCP, for which the same number needs an entry of its own with protocol TLS or HTTPS.",
     // Resources: DestinationRule (ISTIO 6.4, 7, 8)
     E140 BadDuration: "Durations of resources are whole milliseconds and at least one: 10s, 1h30m, 250ms.",
     E141 EmptyPolicy: "`trafficPolicy`, `connectionPool` and entries of `portLevelSettings` need at least one field: an empty one says nothing, and most often the indentation is wrong.",

@@ -313,6 +313,45 @@ fn users_are_those_of_the_htpasswd_file() {
 }
 
 #[test]
+fn a_file_of_users_that_is_missing_is_warned_of_once_and_lets_nobody_in() {
+    let folder = rules();
+    let basic =
+        SETTINGS.replace("\"127.0.0.1:3128\" }", "\"127.0.0.1:3128\", clients: { basic: { htpasswd: users } } }");
+    folder.write("egret.yaml", &format!("{basic}\nsecrets: [{{ name: a, dir: nowhere }}]\n"));
+    let output = egret(&["check".as_ref(), "-c".as_ref(), folder.settings().as_os_str()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for (path, file, help) in [
+        ("listeners[0].clients.basic.htpasswd", "the file ", "nobody can log in until it is there"),
+        ("secrets[0].dir", "the folder ", "what needs this Secret is refused until it is there"),
+    ] {
+        let start = format!("warning[W041]: {path}: {file}");
+        assert!(text.contains(&start) && text.contains(help), "{text}");
+    }
+    assert_eq!(text.matches("warning[W041]").count(), 2, "{text}");
+    assert!(!text.contains("W183") && !text.contains("error["), "{text}");
+    let (code, json) = explain_json(&folder, &["api.example.com:443", "--user", "ann"]);
+    assert_eq!((code, &json["status"]), (Some(3), &407.into()), "{json}");
+}
+
+#[test]
+fn a_tunnel_that_is_terminated_names_the_rule_that_needs_it() {
+    let folder = rules();
+    let http = "\
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: shop }
+spec: { hosts: [api.example.com], http: [{ route: [{ destination: { host: api.example.com } }] }] }
+";
+    folder.write("rules.yaml", &format!("{RULES}{http}"));
+    let output = explain(&folder, &["api.example.com:80"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("tunnel: terminated, because VirtualService default/shop needs HTTP"), "{text}");
+}
+
+#[test]
 fn what_is_typed_never_reaches_the_terminal_as_control_bytes() {
     let output = explain(&rules(), &["a\u{1b}[2Jb:443"]);
     assert_eq!(output.status.code(), Some(3));

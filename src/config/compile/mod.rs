@@ -163,6 +163,7 @@ impl<'r> Written<'r> {
                     let key = (Arc::from(&*mounted.namespace), Arc::from(&*mounted.name.value));
                     self.secrets.insert(key, secret);
                 }
+                Err(_) if !mounted.dir.is_dir() => {} // warned of where the settings are read
                 Err(error) => {
                     let message = format!("{}: {error}", mounted.dir.display());
                     settings.report(Code::MissingFile, mounted.name.span, message, diagnostics);

@@ -637,6 +637,26 @@ fn credentials_come_from_secrets_and_files() {
 }
 
 #[test]
+fn a_parent_that_speaks_http2_only_is_refused_and_its_neighbour_is_not() {
+    let settings =
+        "mesh: { outboundTrafficPolicy: { mode: ALLOW_ANY, egressProxy: { host: p.test, port: { number: 3128 } } } }\n";
+    let parent = |protocol: &str| {
+        let port = format!("{{ number: 3128, name: proxy, protocol: {protocol} }}");
+        service_entry("p", &format!("hosts: [p.test]\naddresses: [192.0.2.1]\nports: [{port}]\nresolution: DNS"))
+    };
+    for protocol in ["HTTP2", "GRPC"] {
+        let shown = load(settings, &parent(protocol)).diagnostics().render(false);
+        let message = "error[E181]: ServiceEntry default/p: spec.ports[0]: p.test is asked as a parent proxy, which HTTP/2 is not supported for yet\n";
+        assert!(shown.starts_with(message), "{shown}");
+        assert!(shown.contains("= help: a port of protocol HTTP or TCP is asked with HTTP/1.1\n"), "{shown}");
+        assert!(shown.ends_with("1 error, 0 warnings\n"), "{shown}");
+    }
+    for protocol in ["HTTP", "TCP", "HTTPS"] {
+        load(settings, &parent(protocol)).clean();
+    }
+}
+
+#[test]
 fn many_service_entries_load_in_seconds_and_are_found_at_once() {
     // Unoptimised builds are some twenty times slower.
     let count = if cfg!(debug_assertions) { 5_000 } else { 100_000 };

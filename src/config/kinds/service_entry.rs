@@ -471,6 +471,9 @@ fn read_protocol(text: Spanned<&str>, cx: &mut Context<'_>) -> Option<Protocol> 
     }
     let known = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.value));
     if let Some((_, protocol)) = known {
+        if protocol.is_none() {
+            cx.report(Code::UdpPort, text.span, "UDP is not carried: the port is left out");
+        }
         return *protocol;
     }
     let report = cx.report(Code::UnknownProtocol, text.span, format!("{:?} is no protocol of a port", text.value));

@@ -132,6 +132,13 @@ fn annotated(kind: &str, name: &str, value: &str, spec: Value) -> String {
     .to_string()
 }
 
+/// The same resource with a label.
+fn with_label(name: &str, document: &str) -> String {
+    let mut document: Value = serde_json::from_str(document).expect("JSON");
+    document["metadata"]["labels"] = json!({ name: "w" });
+    document.to_string()
+}
+
 /// Each line: code, path, message. Places are left out: the documents stand on one line.
 fn problems(document: &str) -> Vec<String> {
     let diagnostics = check(document);
@@ -324,6 +331,22 @@ fn rules_of_service_entries_have_a_code_a_message_and_a_passing_neighbour() {
             entry(json!({ "hosts": ["a.test", "b.test"], "ports": tcp, "addresses": ["192.0.2.1"] })),
             "W102 spec.ports[0]: several hosts share addresses: connections to an address go to the first host (one ServiceEntry per host, or resolution NONE)",
             entry(json!({ "hosts": ["a.test"], "ports": tcp, "addresses": ["192.0.2.1"] })),
+        ),
+        (
+            entry(json!({ "ports": [{ "number": 443, "name": "quic", "protocol": "udp" }] })),
+            "W104 spec.ports[0].protocol: UDP is not carried: the port is left out",
+            entry(json!({ "ports": [{ "number": 443, "name": "tls", "protocol": "TLS" }] })),
+        ),
+        (
+            with_label(
+                "istio.io/use-waypoint",
+                &entry(json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"], "location": "MESH_INTERNAL" })),
+            ),
+            "E120 spec: DYNAMIC_DNS with MESH_INTERNAL cannot go through a waypoint",
+            with_label(
+                "istio.io/use-waypoint",
+                &entry(json!({ "resolution": "DYNAMIC_DNS", "hosts": ["*.a.test"], "location": "MESH_EXTERNAL" })),
+            ),
         ),
         (
             entry(json!({ "resolution": "STATIC", "endpoints": [{ "network": "other" }] })),
