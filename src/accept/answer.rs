@@ -21,8 +21,17 @@ pub struct Answering<'a> {
     pub challenge: Option<&'a str>,
 }
 
-/// The bytes of the whole answer to a request that failed with `failure`, in HTTP/1.
-pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
+/// A whole answer in HTTP/1.
+#[derive(Debug)]
+pub struct Answer {
+    /// Head and body.
+    pub bytes: Vec<u8>,
+    /// How many of them are the body's.
+    pub body_bytes: u64,
+}
+
+/// The whole answer to a request that failed with `failure`, in HTTP/1.
+pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Answer {
     let refusal = Refusal::new(failure, answering);
     let mut head = String::with_capacity(512);
     write!(head, "HTTP/1.1 {} {}\r\n", refusal.status, phrase(failure)).expect("a String takes everything");
@@ -30,11 +39,9 @@ pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Vec<u8> {
         write!(head, "{name}: {value}\r\n").expect("a String takes everything");
     }
     head.push_str(if answering.keep_alive { "\r\n" } else { "Connection: close\r\n\r\n" });
-    let mut bytes = head.into_bytes();
-    if !answering.head_only {
-        bytes.extend_from_slice(refusal.body.as_bytes());
-    }
-    bytes
+    let body = if answering.head_only { "" } else { &refusal.body };
+    head.push_str(body);
+    Answer { body_bytes: body.len() as u64, bytes: head.into_bytes() }
 }
 
 /// An answer of ours in parts, for those who frame it themselves.
@@ -166,7 +173,7 @@ mod tests {
             head_only: false,
             challenge: None,
         };
-        String::from_utf8(refusal(failure, &answering)).expect("ASCII")
+        String::from_utf8(refusal(failure, &answering).bytes).expect("ASCII")
     }
 
     #[test]

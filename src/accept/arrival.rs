@@ -243,10 +243,14 @@ impl Arrival {
             )
         });
         record.refused(&failure, if answer.is_some() { failure.error.row().status } else { 0 });
+        record.moved(0, answer.as_ref().map_or(0, |answer| answer.body_bytes));
         record.finish(Outcome::failed(failure.error, failure.log));
         let Some(mut stream) = self.stream.filter(|_| farewell != Farewell::Close) else { return };
         let limit = self.proxy.limits.load().body_idle;
-        let told = self.patience.within(limit, stream.write_all(answer.as_deref().unwrap_or_default())).await;
+        let told = self
+            .patience
+            .within(limit, stream.write_all(answer.as_ref().map_or(&[][..], |answer| &answer.bytes)))
+            .await;
         if matches!(told, Ok(Ok(()))) {
             closing::linger(&mut stream, &mut self.patience).await;
         }

@@ -79,6 +79,23 @@ enum Hold {
 struct Inside {
     target: Target,
     record: Box<AccessRecord>,
+    /// When its last line was due, that of its start at first.
+    lined: Instant,
+}
+
+impl Inside {
+    /// How long until the tunnel is to have a line; `None`: it has none but those of its start and end.
+    fn next_line(&self, proxy: &Proxy) -> Option<Duration> {
+        const AT_ONCE: Duration = Duration::from_millis(1); // zero would be no limit
+        let interval = proxy.account.line_interval();
+        (!interval.is_zero()).then(|| interval.saturating_sub(self.lined.elapsed()).max(AT_ONCE))
+    }
+
+    /// Its bytes stand in the lines of the requests inside.
+    fn write_line(&mut self) {
+        self.lined = Instant::now();
+        self.record.goes_on(0, 0);
+    }
 }
 
 /// What follows a request.
@@ -220,18 +237,30 @@ impl Connection {
     /// Waits without a buffer until the client sends something; false when it does not, or when we are draining.
     async fn wait_for_client(&mut self, idle: Duration, limit: Limit) -> bool {
         self.buf = BytesMut::new();
-        let drain = &self.proxy.drain;
-        let waiting = self.patience.within(idle, async {
-            tokio::select! {
-                biased;
-                readable = self.stream.readable() => readable.is_ok(),
-                () = drain.draining() => false,
+        let mut left = idle;
+        loop {
+            let line = self.inside.as_ref().and_then(|inside| inside.next_line(&self.proxy));
+            let wait = line.filter(|line| left.is_zero() || *line < left);
+            let drain = &self.proxy.drain;
+            let waiting = self.patience.within(wait.unwrap_or(left), async {
+                tokio::select! {
+                    biased;
+                    readable = self.stream.readable() => readable.is_ok(),
+                    () = drain.draining() => false,
+                }
+            });
+            match (waiting.await, wait) {
+                (Ok(readable), _) => return readable,
+                (Err(_), Some(wait)) => {
+                    left = left.saturating_sub(wait);
+                    self.inside.iter_mut().for_each(Inside::write_line);
+                }
+                (Err(_), None) => {
+                    metrics::limit_reached(limit);
+                    return false;
+                }
             }
-        });
-        waiting.await.unwrap_or_else(|_| {
-            metrics::limit_reached(limit);
-            false
-        })
+        }
     }
 
     /// Whether the client may ask again after this request.
@@ -261,7 +290,7 @@ impl Connection {
         let request_id = record.ensure_request_id();
         let challenge = self.settings.basic.as_ref().filter(|_| retry).map(|basic| basic.challenge());
         let via = self.proxy.via.load_full();
-        let bytes = answer::refusal(
+        let answer = answer::refusal(
             &failure,
             &Answering {
                 proxy: &via.name,
@@ -273,8 +302,9 @@ impl Connection {
             },
         );
         record.refused(&failure, failure.error.row().status);
+        record.moved(0, answer.body_bytes);
         record.finish(Outcome::failed(failure.error, failure.log));
-        if !self.tell(&bytes).await {
+        if !self.tell(&answer.bytes).await {
             return After::Close;
         }
         if keep_alive {
@@ -292,7 +322,7 @@ impl Connection {
         let mut record = self.proxy.account.record(&self.source);
         let request_id = record.ensure_request_id();
         let via = self.proxy.via.load_full();
-        let bytes = answer::refusal(
+        let answer = answer::refusal(
             &failure,
             &Answering {
                 proxy: &via.name,
@@ -304,8 +334,9 @@ impl Connection {
             },
         );
         record.refused(&failure, failure.error.row().status);
+        record.moved(0, answer.body_bytes);
         record.finish(Outcome::failed(failure.error, failure.log));
-        if self.tell(&bytes).await {
+        if self.tell(&answer.bytes).await {
             closing::linger(&mut self.stream, &mut self.patience).await;
         }
     }

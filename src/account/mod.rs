@@ -139,6 +139,11 @@ impl Account {
         self.progress.subscribe()
     }
 
+    /// In what interval a tunnel has lines; zero: none.
+    pub fn line_interval(&self) -> Duration {
+        self.progress.borrow().interval
+    }
+
     /// True if a tunnel has a line when it opens.
     pub fn logs_starts(&self) -> bool {
         self.starts.load(Ordering::Relaxed)

@@ -1,9 +1,11 @@
 //! Lines of tunnels that are still open.
 
+use std::io::Write;
+
 use serde_json::Value;
 
-use crate::support::origin::Origin;
-use crate::support::{Egret, Folder, client, eventually};
+use crate::support::origin::{HELLO, Origin};
+use crate::support::{Egret, Folder, Setup, client, eventually};
 
 fn proxy(more: &str) -> (Egret, Folder) {
     let folder = Folder::with_settings(&format!(
@@ -42,6 +44,36 @@ fn a_long_tunnel_has_a_line_when_it_opens_one_in_each_interval_and_one_at_its_en
     let durations: Vec<u64> = lines.iter().map(|line| line["duration"].as_u64().unwrap()).collect();
     assert!(durations.is_sorted() && durations[2] >= 1000, "{durations:?}");
     assert_eq!(last["start_time"], open[0]["start_time"]);
+}
+
+#[test]
+fn a_tunnel_that_is_served_from_the_inside_has_them_too() {
+    let origin = Origin::http(HELLO);
+    let port = origin.address.port();
+    let rules = format!(
+        "{{ apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{ name: shop }}, spec: {{ hosts: [shop.test],\n\
+         ports: [{{ number: {port}, name: http, protocol: HTTP }}], resolution: DNS }} }}\n---\n\
+         {{ apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{ name: shop }}, spec: {{ hosts: [shop.test],\n\
+         http: [{{ route: [{{ destination: {{ host: shop.test }} }}] }}] }} }}\n"
+    );
+    let folder = Folder::new();
+    let more = "accessLog: { start: true, interval: 1s }\nlimits: { keepAliveIdle: 4s }";
+    let egret = Setup { rules: &rules, hosts: &["shop.test"], more, ..Setup::default() }.start(&folder);
+    let mut tunnel = client::tunnel(egret.proxy(), format!("shop.test:{port}"));
+    for _ in 0..2 {
+        write!(tunnel, "GET / HTTP/1.1\r\nHost: shop.test:{port}\r\n\r\n").unwrap();
+        assert_eq!(client::read_answer(&mut tunnel).status, 200);
+    }
+    assert!(client::ends(&mut tunnel), "the pause between two requests is as long as it may be, lines or not");
+    let connects = || {
+        let lines = lines(&egret).into_iter().filter(|line| line["method"] == "CONNECT");
+        lines.map(|line| line["line_type"].as_str().unwrap_or("end").to_owned()).collect::<Vec<_>>()
+    };
+    // Workers write their lines by themselves, so the last may come before one that is older.
+    let count = |kind: &str| connects().iter().filter(|found| *found == kind).count();
+    eventually("all lines are there", || count("end") == 1 && count("DownstreamPeriodic") >= 3);
+    assert_eq!((count("DownstreamTunnelSuccessfullyEstablished"), count("end")), (1, 1));
+    assert!(count("DownstreamPeriodic") <= 4 && connects().len() <= 6, "{:?}", connects());
 }
 
 #[test]

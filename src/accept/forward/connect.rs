@@ -1,7 +1,7 @@
 //! CONNECT: a tunnel of copied bytes, or one that we serve from the inside.
 
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Connection, Hold, Inside};
 use crate::account::{AccessRecord, Requested};
@@ -162,7 +162,11 @@ impl Connection {
                 return None;
             }
         }
-        self.inside = Some(Inside { target, record });
+        if self.proxy.account.logs_starts() {
+            record.opened();
+        }
+        let lined = Instant::now();
+        self.inside = Some(Inside { target, record, lined });
         Some(self)
     }
 

@@ -121,6 +121,7 @@ impl Connection {
         )
         .expect("a String takes everything");
         record.answered(200, "direct_response");
+        record.moved(0, body.len() as u64);
         let written = self.tell(answer.as_bytes()).await;
         record.finish(Outcome::Complete);
         if written && keep_alive {

@@ -343,3 +343,22 @@ fn a_head_that_comes_byte_by_byte_has_no_longer() {
     drop(stream);
     dribble.join().unwrap();
 }
+
+#[test]
+fn the_log_counts_the_bodies_of_refusals() {
+    let (egret, _folder) = proxy("mesh: { accessLogFormat: \"%RESPONSE_CODE% %BYTES_SENT%\" }");
+    for request in [
+        "GET http://10.0.0.1/ HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: close\r\n\r\n",
+        "CONNECT 10.0.0.1:443 HTTP/1.1\r\nHost: 10.0.0.1:443\r\n\r\n",
+        "HEAD http://10.0.0.1/ HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: close\r\n\r\n",
+        "GET nonsense HTTP/1.1\r\n\r\n",
+        "TRACE http://10.0.0.1/ HTTP/1.1\r\nHost: 10.0.0.1\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n",
+    ] {
+        let seen = egret.stdout.so_far().len();
+        let text = converse(egret.proxy(), request);
+        let body = text.split_once("\r\n\r\n").unwrap().1;
+        assert_eq!(body.is_empty(), request.starts_with("HEAD"), "{text}");
+        crate::support::eventually("its line", || egret.stdout.so_far().len() > seen);
+        assert_eq!(egret.stdout.so_far()[seen], format!("{} {}", &text[9..12], body.len()), "{text}");
+    }
+}

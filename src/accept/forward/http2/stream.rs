@@ -253,10 +253,12 @@ impl Exchange {
                 challenge: challenge.as_deref(),
             },
         );
+        let body = if head_only { String::new() } else { refusal.body };
         record.refused(&failure, refusal.status);
+        record.moved(0, body.len() as u64);
         record.finish(Outcome::failed(failure.error, failure.log));
         let fields = refusal.fields.iter().map(|(name, value)| (*name, value.as_str()));
-        self.answer(refusal.status, fields, if head_only { String::new() } else { refusal.body }, reply).await;
+        self.answer(refusal.status, fields, body, reply).await;
     }
 
     /// `Max-Forwards: 0`: we are the last recipient (RFC 9110 §7.6.2).
@@ -266,6 +268,7 @@ impl Exchange {
         let media_type = (!body.is_empty()).then_some(("content-type", "message/http"));
         let fields = media_type.into_iter().chain([("allow", ALLOW), ("content-length", &length)]);
         record.answered(200, "direct_response");
+        record.moved(0, body.len() as u64);
         self.answer(200, fields, body, reply).await;
         record.finish(Outcome::Complete);
     }
