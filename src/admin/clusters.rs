@@ -24,8 +24,6 @@ pub(super) struct Wanted {
 
 const LIMIT: usize = 1000;
 const LIMIT_MAX: usize = 100_000;
-/// Istio's proxies have no bound unless a DestinationRule sets one, and say it so.
-const NO_BOUND: u32 = u32::MAX;
 
 impl Wanted {
     /// Reads `format`, `limit`, `filter` (a part of the name).
@@ -111,7 +109,8 @@ impl Shown {
     }
 }
 
-/// Envoy's text: `cluster::address::name::value`.
+/// Envoy's text: `cluster::address::name::value`. What Envoy says of things that are not carried out here (health, outliers, bounds of a
+/// cluster, localities) is left out: a constant would be taken for an observation.
 pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
     let mut out = String::new();
     for (name, shown) in shown(proxy, wanted).iter().take(wanted.limit) {
@@ -120,27 +119,13 @@ pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
             writeln!(out, "{name}::{of}{key}::{value}").expect("a String takes everything");
         };
         line("", "observability_name", &name);
-        for priority in ["default_priority::", "high_priority::"] {
-            for bound in ["max_connections", "max_pending_requests", "max_requests", "max_retries"] {
-                line(priority, bound, &NO_BOUND);
-            }
-        }
-        line("", "added_via_api", &true);
         for Line { peer, host, weight } in shown.lines() {
             let of = format!("{peer}::");
             for (key, value) in host.values() {
                 line(&of, key, &value);
             }
             line(&of, "hostname", &printable(&host.hostname));
-            line(&of, "health_flags", &"healthy");
             line(&of, "weight", &weight);
-            for place in ["region", "zone", "sub_zone"] {
-                line(&of, place, &"");
-            }
-            line(&of, "canary", &false);
-            line(&of, "priority", &0);
-            line(&of, "success_rate", &-1);
-            line(&of, "local_origin_success_rate", &-1);
         }
     }
     out
@@ -158,12 +143,11 @@ pub(super) fn json(proxy: &Proxy, wanted: &Wanted) -> Value {
             json!({
                 "address": { "socket_address": { "address": peer.ip(), "port_value": peer.port() } },
                 "stats": stats,
-                "health_status": { "eds_health_status": "HEALTHY" },
                 "weight": weight,
                 "hostname": &*host.hostname,
             })
         });
-        json!({ "name": name, "added_via_api": true, "host_statuses": hosts.collect::<Vec<_>>() })
+        json!({ "name": name, "host_statuses": hosts.collect::<Vec<_>>() })
     });
     json!({ "cluster_statuses": statuses.collect::<Vec<_>>() })
 }
