@@ -167,6 +167,11 @@ impl Bench {
             Scenario::TlsOrigination => {
                 load::keep_alive(address, "origin.test", size.count, size.concurrency, begin).await
             }
+            Scenario::H2Connect => load::h2_connects(address, target, size.count, size.concurrency, begin).await,
+            Scenario::H2Http => {
+                let authority = self.surroundings.origin_plain.to_string();
+                load::h2_requests(address, &authority, size.count, size.concurrency, begin).await
+            }
             Scenario::Sni => Ok(load::handshakes(address, &self.hello, size.count, size.concurrency, begin).await),
             Scenario::Refuse => Ok(load::refusals(address, size.count, size.concurrency, begin).await),
             Scenario::Bulk1 | Scenario::Bulk16 => {

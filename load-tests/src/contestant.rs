@@ -156,7 +156,7 @@ impl Contestant {
             ],
             Self::Egret => &[
                 Instance {
-                    doors: &[Door::Connect, Door::Http, Door::TlsOrigination, Door::Sni],
+                    doors: &[Door::Connect, Door::Http, Door::TlsOrigination, Door::Sni, Door::H2],
                     files: &[
                         ("egret.yaml", include_str!("../peers/egret.yaml")),
                         ("resources.yaml", include_str!("../peers/egret-resources.yaml")),
@@ -183,7 +183,15 @@ impl Contestant {
                 command: &["squid", "-N", "-f", "{{dir}}/squid.conf"],
             }],
             Self::Envoy => &[Instance {
-                doors: &[Door::Connect, Door::Http, Door::TlsOrigination, Door::Sni, Door::Refuse, Door::Chain],
+                doors: &[
+                    Door::Connect,
+                    Door::Http,
+                    Door::TlsOrigination,
+                    Door::Sni,
+                    Door::Refuse,
+                    Door::Chain,
+                    Door::H2,
+                ],
                 files: &[("envoy.yaml", include_str!("../peers/envoy.yaml"))],
                 command: &[
                     "{{envoy}}",
@@ -329,6 +337,7 @@ const DOOR_PORTS: &[(Door, &str)] = &[
     (Door::Sni, "sni"),
     (Door::Refuse, "refuse"),
     (Door::Chain, "chain"),
+    (Door::H2, "h2"),
 ];
 /// In an instance's folder.
 const LOG: &str = "log/access.log";
@@ -381,6 +390,8 @@ mod tests {
         assert_eq!(Contestant::Nginx.door(Scenario::Connect), None);
         assert_eq!(Contestant::Nginx.door(Scenario::Bulk16), Some(Door::Tcp));
         assert_eq!(Contestant::Squid.door(Scenario::Bulk16), Some(Door::Connect));
+        assert_eq!(Contestant::Squid.door(Scenario::H2Connect), None);
+        assert_eq!(Contestant::Envoy.door(Scenario::H2Http), Some(Door::H2));
     }
 
     #[test]

@@ -283,6 +283,15 @@ const AIMS: &[Aim] = &[
         of: Of::Times(Contestant::Nginx),
         at_most: 1.0,
     },
+    Aim {
+        what: "HTTP/2 CONNECT ÷ Envoy",
+        scenario: Scenario::H2Connect,
+        of: Of::Times(Contestant::Envoy),
+        at_most: 1.0,
+    },
+    Aim {
+        what: "HTTP/2 requests ÷ Envoy", scenario: Scenario::H2Http, of: Of::Times(Contestant::Envoy), at_most: 1.0
+    },
     Aim { what: "SNI ÷ nginx", scenario: Scenario::Sni, of: Of::Times(Contestant::Nginx), at_most: 1.0 },
     Aim {
         what: "bulk, 16 tunnels ÷ floor",

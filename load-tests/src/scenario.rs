@@ -15,6 +15,10 @@ pub(crate) enum Scenario {
     TlsOrigination,
     /// Connect, ClientHello, forwarded by its SNI, answer, close
     Sni,
+    /// As `connect`, each tunnel a stream of one of four HTTP/2 connections
+    H2Connect,
+    /// As `http`, each request a stream of one of four HTTP/2 connections; HTTP/1 to the origin
+    H2Http,
     /// Download in one tunnel
     Bulk1,
     /// Download in sixteen tunnels at once
@@ -46,6 +50,8 @@ pub(crate) enum Door {
     Refuse,
     /// CONNECT through the parent
     Chain,
+    /// HTTP/2 by prior knowledge: CONNECT and requests to the origin's plain port
+    H2,
 }
 
 /// How much work is a round.
@@ -63,6 +69,8 @@ impl Scenario {
             Self::Http => "http",
             Self::TlsOrigination => "tls-origination",
             Self::Sni => "sni",
+            Self::H2Connect => "h2-connect",
+            Self::H2Http => "h2-http",
             Self::Bulk1 => "bulk1",
             Self::Bulk16 => "bulk16",
             Self::PingPong => "ping-pong",
@@ -78,6 +86,8 @@ impl Scenario {
             Self::Http => "plain HTTP, keep-alive, small answer",
             Self::TlsOrigination => "TLS origination, keep-alive, small answer",
             Self::Sni => "SNI routing, connect + hello + close",
+            Self::H2Connect => "HTTP/2: CONNECT + one small request + end, 4 connections",
+            Self::H2Http => "HTTP/2: requests, small answer, 4 connections",
             Self::Bulk1 => "bulk download, 1 tunnel",
             Self::Bulk16 => "bulk download, 16 tunnels",
             Self::PingPong => "ping-pong, 64 bytes, one tunnel",
@@ -97,6 +107,7 @@ impl Scenario {
             Self::Sni => &[Door::Sni],
             Self::Refuse => &[Door::Refuse],
             Self::Chain => &[Door::Chain],
+            Self::H2Connect | Self::H2Http => &[Door::H2],
         }
     }
 
@@ -107,6 +118,8 @@ impl Scenario {
             Self::Http => (20_000, 500, 64),
             Self::TlsOrigination => (20_000, 500, 64),
             Self::Sni => (3_000, 100, 16),
+            Self::H2Connect => (3_000, 100, 16),
+            Self::H2Http => (20_000, 500, 64),
             Self::Bulk1 | Self::Bulk16 => (2_000_000_000, 50_000_000, if self == Self::Bulk1 { 1 } else { 16 }),
             Self::PingPong => (20_000, 500, 1),
             Self::Refuse => (5_000, 100, 16),

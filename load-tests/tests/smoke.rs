@@ -36,6 +36,32 @@ fn a_quick_run_writes_a_report_with_a_figure_for_each_scenario() {
 }
 
 #[test]
+fn egret_does_the_works_of_http2() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_load-tests"));
+    command.args(["run", "--quick", "--only", "h2-connect,h2-http", "--contestants", "egret"]).env("ENVOY", "/nowhere");
+    command.arg("--egret").arg(egret());
+    let output = command.output().expect("load-tests runs");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{said:?}");
+    let rows: Vec<&str> = said[0].lines().filter(|line| line.starts_with("| egret |")).collect();
+    assert_eq!(rows.len(), 2, "{said:?}");
+    for row in rows {
+        let figure = row.split('|').nth(2).expect("a cell").trim();
+        assert!(figure.parse::<f64>().is_ok() && !row.contains("errors") && !row.contains("failed"), "{row}");
+    }
+}
+
+/// The one built beside load-tests; a run of this package alone has to build it.
+fn egret() -> std::path::PathBuf {
+    let egret = std::path::Path::new(env!("CARGO_BIN_EXE_load-tests")).with_file_name("egret");
+    if !egret.exists() {
+        let built = Command::new(env!("CARGO")).args(["build", "--locked", "--package", "egret"]).status();
+        assert!(built.expect("cargo runs").success());
+    }
+    egret
+}
+
+#[test]
 fn who_is_missing_is_named_and_fails_the_run() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_load-tests"));
     command.args(["run", "--quick", "--only", "connect", "--contestants", "floor,egret", "--egret", "/nowhere/egret"]);

@@ -3,6 +3,7 @@
 //! Every loop is bounded by a count; the caller bounds the time. A function here first opens what may be opened in advance,
 //! calls `begin`, and only then does what is measured.
 
+mod http2;
 mod requests;
 mod tunnels;
 
@@ -15,6 +16,7 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+pub(crate) use http2::{h2_connects, h2_requests};
 pub(crate) use requests::{handshakes, keep_alive, refusals};
 pub(crate) use tunnels::{bulk, connects, hold, ping_pong};
 

@@ -124,7 +124,7 @@ async fn download(wire: &mut Wire, bytes: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-const SMALL_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n";
+pub(super) const SMALL_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n";
 /// As many as every contestant's listen queue holds.
 const HOLD_CONCURRENCY: usize = 64;
 const DISCARD_BYTES: usize = 1024 * 1024;
