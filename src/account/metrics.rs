@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -69,12 +69,21 @@ pub enum ProxyHeader {
 /// A certificate in use, and its last second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// The listener that uses it.
-    pub listener: String,
-    /// `certificate` or `clientCa`.
+    /// Who uses it.
+    pub holder: Holder,
+    /// The setting or field that names it: `certificate`, `clientCa`; `clientCertificate`, `caCertificates`.
     pub role: &'static str,
     /// In seconds since 1970.
     pub not_after: i64,
+}
+
+/// Who uses a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// A listener, by its name.
+    Listener(Arc<str>),
+    /// A rule, as `DestinationRule default/api`.
+    Rule(Arc<str>),
 }
 
 /// All of them.
@@ -491,8 +500,12 @@ impl Exposition<'_, '_> {
     fn certificates(&mut self, certificates: &[Certificate]) -> fmt::Result {
         let (name, help) = ("certificate_expiry_timestamp_seconds", "Last second of a certificate in use");
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for Certificate { listener, role, not_after } in certificates {
-            let labels = [("listener", &**listener), ("role", *role)];
+        for Certificate { holder, role, not_after } in certificates {
+            let holder = match holder {
+                Holder::Listener(name) => ("listener", &**name),
+                Holder::Rule(name) => ("rule", &**name),
+            };
+            let labels = [holder, ("role", *role)];
             ConstGauge::new(*not_after).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::query::Query;
 use crate::account::hosts::{ClusterHosts, HostCounts};
 use crate::flow::Host;
+use crate::route::Discovery;
 use crate::route::cluster::EndpointAddress;
-use crate::route::{Cluster, Discovery, Snapshot, Via};
 use crate::tunnel::Proxy;
 
 /// Which of them are wanted.
@@ -60,7 +60,7 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
             all.entry(name).or_default().hosts = Some(hosts);
         }
     }
-    for_each_cluster(&proxy.snapshot.load(), &mut |cluster| {
+    proxy.snapshot.load().for_each_cluster(|cluster| {
         if !cluster.name.contains(&wanted.filter) {
             return;
         }
@@ -74,23 +74,6 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
         }
     });
     all
-}
-
-/// Every cluster that a rule leads to, some more than once.
-pub(super) fn for_each_cluster(snapshot: &Snapshot, look: &mut dyn FnMut(&Cluster)) {
-    let mut with_parent = |cluster: &Cluster| {
-        look(cluster);
-        if let Via::Connect(hop) = &cluster.via {
-            look(&hop.cluster);
-        }
-    };
-    for view in snapshot.views.values() {
-        with_parent(view.unknown());
-        for service in view.services() {
-            with_parent(&service.cluster);
-            service.routes.iter().for_each(|routes| routes.for_each_cluster(&mut with_parent));
-        }
-    }
 }
 
 impl Shown {

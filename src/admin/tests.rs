@@ -32,7 +32,7 @@ fn proxy() -> Arc<Proxy> {
     Arc::new(Proxy {
         snapshot: ArcSwap::from_pointee(snapshot(Mode::AllowAny, vec![service("api.example.com", 443, Protocol::Tls)])),
         limits: ArcSwap::default(),
-        via: ArcSwap::from_pointee(ViaName { name: "egret-test".to_owned(), send: true }),
+        via: ArcSwap::from_pointee(ViaName { name: "egret-test".into(), send: true }),
         account: account_off(),
         tunnels: Arc::default(),
         shares: Shares::new(&Limits::default()),

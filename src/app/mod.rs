@@ -8,6 +8,7 @@ pub mod listeners;
 pub mod parts;
 
 mod admin_port;
+mod certificates;
 mod inbound;
 mod process;
 mod reload;
@@ -192,7 +193,7 @@ impl App {
         report(&parts.warnings);
         let shares = Shares::new(&parts.limits);
         let mut listeners = Listeners::new(passed, Connections::new(shares.clone()));
-        let certificates = inbound::certificates(&parts.listeners);
+        let certificates = certificates::of(&parts.listeners, &parts.snapshot);
         let plan = listeners.plan(parts.listeners)?;
         let proxy = Arc::new(Proxy {
             snapshot: ArcSwap::new(parts.snapshot),
@@ -333,7 +334,7 @@ impl App {
 
     /// Everything that can fail comes first; then all of it is in force at once.
     async fn apply(&mut self, parts: Parts) -> Result<(u64, News, Revocation), StartError> {
-        let certificates = inbound::certificates(&parts.listeners);
+        let certificates = certificates::of(&parts.listeners, &parts.snapshot);
         let plan = self.listeners.plan(parts.listeners)?;
         let admin_plan = self.admin.plan(parts.admin.as_ref())?;
         self.proxy.account.set(&parts.account)?;

@@ -15,11 +15,12 @@ use crate::account::{AccountSettings, Encoding, Format, LogTarget, Progress};
 use crate::admin::{Address, Token};
 use crate::config::compile::allow::Expansion;
 use crate::config::digest::Digest;
-use crate::config::settings::{self, Admin, OnRevoke, Sandbox, Settings};
+use crate::config::settings::{self, Admin, Listener, OnRevoke, Sandbox, Settings};
 use crate::config::{Code, Configuration, Diagnostics, Sources};
 use crate::dial::{DialSettings, DnsSettings, Family};
 use crate::flow::{Limits, ListenAddress, Origin};
 use crate::route::Snapshot;
+use crate::tls::server::ServerTls;
 use crate::tunnel::ViaName;
 
 /// Where a configuration comes from: read once at the start, and again for each reload.
@@ -31,6 +32,8 @@ pub struct ConfigurationSource {
     generations: AtomicU64,
     /// The users of each listener, so that a reload with the same users asks nobody's password again.
     logins: Mutex<HashMap<String, Arc<Basic>>>,
+    /// The TLS of each listener, with what the settings say of it: it stays where a new file of the same name is bad.
+    servers: Mutex<HashMap<String, (settings::Tls, ServerTls)>>,
 }
 
 /// A configuration without errors, as the data plane takes it.
@@ -77,7 +80,7 @@ impl ConfigurationSource {
     /// What the command line says of it.
     pub fn new(sources: Sources) -> Self {
         let name = format!("egret-{:08x}", fastrand::u32(..));
-        Self { sources, name, generations: AtomicU64::new(0), logins: Mutex::default() }
+        Self { sources, name, generations: AtomicU64::new(0), logins: Mutex::default(), servers: Mutex::default() }
     }
 
     /// Reads and compiles all of it. Blocks.
@@ -89,14 +92,19 @@ impl ConfigurationSource {
         let Configuration { settings, snapshot, digest, mut diagnostics, inputs } =
             Configuration::load(&self.sources, generation);
         let via = self.via(&settings.via);
-        let listeners = settings.listeners.iter().map(|of| inbound::listener(of, &settings, &mut diagnostics));
-        let listeners = listeners.map(|wanted| self.keep_login(wanted)).collect();
+        let listeners = settings.listeners.iter().map(|listener| {
+            let before = self.tls_before(listener);
+            let wanted = inbound::listener(listener, before.as_ref(), &settings, &mut diagnostics);
+            self.keep_login(wanted)
+        });
+        let listeners: Vec<Wanted> = listeners.collect();
         let admin_token = admin_token(&settings, &mut diagnostics);
         let account = account(&settings.mesh.access_log, &settings, &mut diagnostics);
         diagnostics.sort();
         if diagnostics.errors() > 0 {
             return Err(diagnostics);
         }
+        self.keep_tls(&settings, &listeners);
         Ok(Parts {
             threads: settings.threads,
             listeners,
@@ -142,8 +150,22 @@ impl ConfigurationSource {
         wanted
     }
 
+    /// The TLS of a listener that was good the last time, if the settings say the same of it as then.
+    fn tls_before(&self, listener: &Listener) -> Option<ServerTls> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, server) = servers.get(&*listener.name.value)?;
+        listener.tls.as_ref().is_some_and(|tls| tls.is_as(before)).then(|| server.clone())
+    }
+
+    fn keep_tls(&self, settings: &Settings, listeners: &[Wanted]) {
+        let with_tls = settings.listeners.iter().zip(listeners).filter_map(|(listener, wanted)| {
+            Some((listener.name.value.to_string(), (listener.tls.clone()?, wanted.settings.tls.clone()?)))
+        });
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = with_tls.collect();
+    }
+
     fn via(&self, via: &settings::Via) -> ViaName {
-        let name = via.name.as_deref().unwrap_or(&self.name).to_owned();
+        let name = via.name.as_deref().unwrap_or(&self.name).into();
         ViaName { name, send: via.send }
     }
 }

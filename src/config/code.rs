@@ -90,7 +90,8 @@ codes! {
     W040 NoListener: "The settings leave nothing to listen on (`listeners: []`), so no client can reach this process.",
     W042 NoEffect: "The setting is understood but cannot have an effect beside the others: a bound for one client that lies above the bound for all, or a burst of a rate that is not limited.",
     W041 FileMissing: "A file or folder that is referred to does not exist. The configuration is used all the same, and what needs the file is refused until it is there: it may be mounted later.",
-    W045 CertificateNotValid: "A certificate that a listener uses has expired or is not valid yet, so its clients will refuse the listener, or the listener its clients. It is used all the same: clocks may differ. `egret_certificate_expiry_timestamp_seconds` tells the end of each beforehand.",
+    W045 CertificateNotValid: "A certificate that a listener or a rule uses has expired or is not valid yet, so one side of the connection will refuse the other. It is used all the same: clocks may differ. `egret_certificate_expiry_timestamp_seconds` tells the end of each beforehand.",
+    W046 CertificateKept: "A new certificate, key or clientCa of a listener cannot be read or used: most often one of two files was replaced and the other not yet. The files were good before, so the listener goes on with what they held then and everything else of the new configuration is in force. It is looked at again as soon as the files change.",
     // Resources: ServiceEntry (ISTIO 2.4)
     E100 BadHost: "A host is a DNS name (1 to 255 characters, labels of letters, digits and `-`) whose first label may be or begin with `*`. International names are written in their ASCII form (xn--…). Addresses belong into `addresses`.",
     E101 HostOfEverything: "The host `*` alone would match every destination, so Istio forbids it in a ServiceEntry. To let everything through, say so with mesh.outboundTrafficPolicy.mode: ALLOW_ANY, where an operator looks for it.",
@@ -172,13 +173,13 @@ codes! {
     E182 SocketNotAllowed: "Unix sockets may be dialled only under the folders of the setting `files.sockets`: whoever writes a ServiceEntry must not reach the sockets of the machine.",
     W180 MissingDestination: "A rule refers to a service that no loaded resource declares. Flows it applies to are answered 503 (NC), as in Istio.",
     W181 MissingSubset: "A route refers to a subset that no DestinationRule of the host declares. Flows it applies to are answered 503 (NC), as in Istio.",
-    W182 MissingSecret: "A rule refers to a Secret, or a key of it, that is not there. Flows that need it fail with 503 until it is.",
+    W182 MissingSecret: "A rule refers to a Secret, or a key of it, that is not there or cannot be used. A certificate with its key is read from the keys cert and key, or tls.crt and tls.key; authorities from cacert or ca.crt of NAME-cacert, then of NAME; their revocation lists from crl or ca.crl beside them. Flows that need it fail with 503 until it is there; nothing weaker is used instead.",
     W183 MissingFile: "A rule refers to a file that cannot be read or used. Flows that need it fail with 503 until the configuration is loaded with it.",
     W184 LostHost: "Another resource declares the same host and came first (the own namespace, then the oldest), and the two differ, so this one is not used at all for the host. Istio merges the ports of resources only if resolution, labels and exportTo are equal.",
     W185 LostPort: "Another resource declares the same host and port and came first, so this port is not used.",
     W186 LostRule: "An older resource decides for the same host, and the two are not merged: this one is not used for it.",
     W187 RuleWithoutService: "No loaded resource declares a service that this rule's host covers, so the rule applies to nothing.",
-    W189 MeshTls: "A DestinationRule asks for the mutual TLS of the mesh (ISTIO_MUTUAL), which Egret does not speak yet. Flows that need it fail with 503; they never go out in plaintext instead.",
+    W189 MeshTls: "A DestinationRule asks for the mutual TLS of the mesh (ISTIO_MUTUAL). For it the setting `credentials.certificates` names a folder with cert-chain.pem, key.pem and root-cert.pem, as Istio's agent writes them. Without it, flows that need it fail with 503; they never go out in plaintext instead.",
     W188 DoubleTls: "TLS is originated on a port whose clients speak TLS themselves (protocol TLS or HTTPS). A tunnel to it carries TLS inside TLS, which hardly any server understands. Limit the rule to the plain port with portLevelSettings.",
 }
 

@@ -5,7 +5,7 @@
 //!
 //! [`source`] a file's text and places in it · [`yaml`] text to nodes · [`read`] nodes to typed values · [`resource`] a document with its
 //! metadata · [`settings`] the settings file · [`load`] files and folders · [`compile`] all together · [`diagnostic`] and [`code`] what is wrong ·
-//! [`digest`] what is different between two configurations.
+//! [`digest`] what is different between two configurations · [`material`] files with keys and certificates.
 
 pub mod code;
 pub mod compile;
@@ -13,6 +13,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod kinds;
 pub mod load;
+pub mod material;
 mod names;
 pub mod read;
 pub mod resource;

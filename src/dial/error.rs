@@ -36,6 +36,9 @@ pub enum DialError {
     /// A rule refers to something that does not exist or cannot be used.
     #[error("{0}")]
     Configuration(Arc<str>),
+    /// The certificate, key or authority that TLS of ours needs is missing or of no use.
+    #[error("{0}")]
+    Credential(Arc<str>),
     /// A bound of ours is reached.
     #[error("the limit of {max} {what} is reached")]
     Overloaded {
@@ -115,6 +118,7 @@ impl DialError {
             Self::Loop(_) => ErrorType::LoopDetected,
             Self::NoEndpoint(_) => ErrorType::Unavailable,
             Self::Configuration(_) => ErrorType::Configuration,
+            Self::Credential(_) => ErrorType::Credential,
             Self::Overloaded { .. } => ErrorType::Overloaded,
             Self::Connect { source, .. } => connect_error_type(source),
             Self::Timeout { .. } => ErrorType::ConnectionTimeout,
@@ -150,6 +154,7 @@ impl DialError {
             Self::Prohibited(_) | Self::Loop(_) => true,
             Self::NoEndpoint(_)
             | Self::Configuration(_)
+            | Self::Credential(_)
             | Self::Overloaded { .. }
             | Self::HopRefused { .. }
             | Self::HopProtocol { .. } => false,
@@ -159,7 +164,7 @@ impl DialError {
     /// How much the error tells, to choose one among several attempts: what happened beats what did not happen.
     pub(super) fn weight(&self) -> u8 {
         match self {
-            Self::Overloaded { .. } | Self::Configuration(_) => 6,
+            Self::Overloaded { .. } | Self::Configuration(_) | Self::Credential(_) => 6,
             Self::Tls { .. } | Self::HopRefused { .. } | Self::HopProtocol { .. } | Self::Loop(_) => 5,
             Self::Connect { source, .. } if connect_error_type(source) != ErrorType::Unroutable => 4,
             Self::Timeout { .. } => 3,
@@ -176,7 +181,7 @@ impl DialError {
             Self::Prohibited(prohibited) => format!("{target} may not be reached: its address is {}", prohibited.class),
             Self::Loop(_) => format!("{target} leads back to this proxy"),
             Self::NoEndpoint(_) => format!("no endpoint is known for {target}"),
-            Self::Configuration(_) => format!("the rule for {target} cannot be carried out"),
+            Self::Configuration(_) | Self::Credential(_) => format!("the rule for {target} cannot be carried out"),
             Self::Overloaded { what, max } => format!("the limit of {max} {what} is reached"),
             Self::Connect { source, .. } => match connect_error_type(source) {
                 ErrorType::ConnectionRefused => format!("{target} refused the connection"),
@@ -190,7 +195,7 @@ impl DialError {
                 _ => format!("TLS with {target} failed: {}", source.source),
             },
             Self::Hop { source, .. } => match source.as_ref() {
-                Self::Configuration(_) => format!("the rule for {target} cannot be carried out"),
+                Self::Configuration(_) | Self::Credential(_) => format!("the rule for {target} cannot be carried out"),
                 source => format!("the parent proxy on the way to {target} failed: {}", source.row_phrase()),
             },
             Self::HopRefused { status, reason, .. } => {

@@ -39,6 +39,7 @@ use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
 use crate::route::{Cluster, Discovery, Hop, Origination, Via};
 use crate::stream::Stream;
 use crate::stream::descriptors::{self, Shortage};
+use crate::tls::ClientTls;
 
 pub use endpoints::Lease;
 pub use error::DialError;
@@ -247,6 +248,9 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
+        if let Some(tls) = &cluster.tls {
+            client_of(tls, trace)?; // before anybody is asked for a name
+        }
         let _pending = self.enter()?;
         let way = Way { cluster, target, deadline };
         let Reached { mut stream, lease, began } = match &cluster.via {
@@ -679,7 +683,7 @@ async fn originate(
     began: Instant,
     trace: &mut DialTrace,
 ) -> Result<Stream, DialError> {
-    let client = tls.client.as_ref().map_err(|problem| DialError::Configuration(problem.clone()))?;
+    let client = client_of(tls, trace)?;
     let started = Instant::now();
     let until = way.deadline.min(began + way.cluster.connect_timeout);
     let shaken = timeout_at(until.into(), client.connect(stream, name)).await;
@@ -694,6 +698,14 @@ async fn originate(
     };
     trace.transport_failure = Some(error.reason().into());
     Err(error)
+}
+
+/// The client of a rule, which is there unless what it is made of is missing.
+fn client_of<'a>(tls: &'a Origination, trace: &mut DialTrace) -> Result<&'a ClientTls, DialError> {
+    tls.client.as_ref().map_err(|problem| {
+        trace.transport_failure = Some((&**problem).into());
+        DialError::Credential(problem.clone())
+    })
 }
 
 /// The name that TLS asks for and verifies.

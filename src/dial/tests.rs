@@ -250,7 +250,7 @@ async fn tls_is_originated_for_the_name_asked_for_or_the_fixed_one() {
     assert_eq!(trace.transport_failure.as_deref(), Some(reason));
 
     let missing = Origination { client: Err("secret x/y".into()), ..originating(&authority, Sni::Asked) };
-    assert_eq!(error_of(dial(&dialer(), to(missing), &asked).await.0), ErrorType::Configuration);
+    assert_eq!(error_of(dial(&dialer(), to(missing), &asked).await.0), ErrorType::Credential);
 }
 
 #[tokio::test]

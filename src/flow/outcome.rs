@@ -41,8 +41,10 @@ pub enum ErrorType {
     DnsTimeout,
     /// The cluster has no endpoint.
     Unavailable,
-    /// A rule names a cluster, subset or credential that does not exist.
+    /// A rule names a cluster, a subset or a parent's credential that does not exist.
     Configuration,
+    /// The certificate, key or authority that a rule asks for is missing or of no use.
+    Credential,
     /// TCP: refused.
     ConnectionRefused,
     /// TCP: no route to the address.
@@ -105,7 +107,7 @@ pub struct Row {
 
 impl ErrorType {
     /// Every failure, for tests and the documentation.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::RequestTimeout,
@@ -123,6 +125,7 @@ impl ErrorType {
         Self::DnsTimeout,
         Self::Unavailable,
         Self::Configuration,
+        Self::Credential,
         Self::ConnectionRefused,
         Self::Unroutable,
         Self::ConnectionTimeout,
@@ -161,6 +164,7 @@ impl ErrorType {
             Self::DnsTimeout             => ("dns_timeout", "dns_timeout", "DF", Upstream, 504, "Name Resolution Timed Out"),
             Self::Unavailable            => ("destination_unavailable", "destination_unavailable", "UH", Upstream, 503, "No Healthy Upstream"),
             Self::Configuration          => ("proxy_configuration_error", "proxy_configuration_error", "NC", Proxy, 503, "Proxy Configuration Error"),
+            Self::Credential             => ("credential_missing", "proxy_configuration_error", "UF", Proxy, 503, "Proxy Credential Missing"),
             Self::ConnectionRefused      => ("connection_refused", "connection_refused", "UF", Upstream, 502, "Connection Refused By Upstream"),
             Self::Unroutable             => ("destination_ip_unroutable", "destination_ip_unroutable", "UF", Upstream, 502, "Upstream Unreachable"),
             Self::ConnectionTimeout      => ("connection_timeout", "connection_timeout", "UF", Upstream, 504, "Connection To Upstream Timed Out"),

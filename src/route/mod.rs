@@ -12,6 +12,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 pub(crate) mod shared_cases;
 pub mod snapshot;
+mod walk;
 
 use std::sync::Arc;
 

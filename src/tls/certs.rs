@@ -1,8 +1,9 @@
-//! PEM files: certificates and keys. Errors say what is wrong and never quote a file's content: any file can be named in a rule.
+//! PEM files: certificates, keys, revocation lists. Errors say what is wrong and never quote a file's content: any file can be named in a rule.
 
 use rustls::RootCertStore;
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use webpki::OwnedCertRevocationList;
 
 use super::TlsError;
 
@@ -41,6 +42,27 @@ pub fn roots(pem: &[u8], what: &'static str) -> Result<RootCertStore, TlsError> 
         roots.add(certificate).map_err(unusable)?;
     }
     Ok(roots)
+}
+
+/// The revocation lists of a PEM file, at least one, each of which can be read.
+///
+/// # Errors
+/// [`TlsError::Pem`].
+pub fn revocation_lists(
+    pem: &[u8],
+    what: &'static str,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let lists = lists.map_err(|error| problem(what, pem_problem(&error)))?;
+    if lists.is_empty() {
+        return Err(problem(what, "no revocation list (BEGIN X509 CRL) in it"));
+    }
+    for (index, list) in lists.iter().enumerate() {
+        if let Err(error) = OwnedCertRevocationList::from_der(list) {
+            return Err(problem(what, format!("revocation list {} in it is of no use: {error}", index + 1)));
+        }
+    }
+    Ok(lists)
 }
 
 fn problem(what: &'static str, problem: impl Into<String>) -> TlsError {

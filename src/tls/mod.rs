@@ -21,7 +21,10 @@ use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use rustls_pki_types::{ServerName, UnixTime};
 use thiserror::Error;
 use tokio_rustls::TlsConnector;
+use webpki::OwnedCertRevocationList;
 
+use self::verify::Peers;
+use self::x509::Shown;
 use crate::flow::{ErrorType, Host};
 use crate::stream::Stream;
 
@@ -29,6 +32,7 @@ use crate::stream::Stream;
 #[derive(Clone, Debug)]
 pub struct ClientTls {
     compiled: Arc<Compiled>,
+    from: Arc<ClientTlsFiles>,
 }
 
 /// What a TLS client is made of.
@@ -36,12 +40,27 @@ pub struct ClientTls {
 pub struct ClientTlsSpec {
     /// PEM bundle of `caCertificates`; `None`: the system's roots (webpki-roots where there are none).
     pub ca_pem: Option<Vec<u8>>,
+    /// PEM revocation lists (`caCrl`): each certificate of a peer's chain has to be covered by one of them.
+    pub crl_pem: Option<Vec<u8>>,
     /// PEM chain and key of a client certificate.
     pub client_pem: Option<(Vec<u8>, Vec<u8>)>,
     /// `subjectAltNames`: one of these has to be in the certificate, exactly; empty: the name asked for is verified.
     pub subject_alt_names: Vec<String>,
+    /// Any workload of this trust domain is believed, whatever name was asked for; only without `subject_alt_names`.
+    pub trust_domain: Option<Box<str>>,
     /// `insecureSkipVerify`.
     pub insecure_skip_verify: bool,
+    /// What is offered by ALPN; nothing where it is empty.
+    pub alpn: &'static [&'static str],
+}
+
+/// Where the parts of a client come from, for operators: paths, or keys of Secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTlsFiles {
+    /// Of the authorities.
+    pub ca: Option<Arc<str>>,
+    /// Of the client certificate.
+    pub chain: Option<Arc<str>>,
 }
 
 /// Why a TLS client cannot be made. Never quotes the files' content.
@@ -50,7 +69,7 @@ pub enum TlsError {
     /// The PEM is none, or holds nothing of use.
     #[error("{what}: {problem}")]
     Pem {
-        /// `caCertificates`, `clientCertificate`, `privateKey`; of a listener `certificate`, `privateKey`, `clientCa`.
+        /// `caCertificates`, `caCrl`, `clientCertificate`, `privateKey`; of a listener `certificate`, `privateKey`, `clientCa`.
         what: &'static str,
         /// What is wrong.
         problem: String,
@@ -71,6 +90,8 @@ pub struct HandshakeError {
 struct Compiled {
     id: u64,
     connector: TlsConnector,
+    chain: Box<[Shown]>,
+    authorities: Box<[Shown]>,
 }
 
 /// Clients by what they are made of. One session store belongs to one spec: a session that was verified for other names or opened
@@ -91,18 +112,45 @@ impl ClientTls {
     pub fn new(spec: &ClientTlsSpec) -> Result<Self, TlsError> {
         let known = clients().get(spec).and_then(Weak::upgrade);
         if let Some(compiled) = known {
-            return Ok(Self { compiled });
+            return Ok(Self::of(compiled));
         }
         let config = Arc::new(spec.compile()?);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let compiled = Arc::new(Compiled { id, connector: TlsConnector::from(config) });
+        let (chain, authorities) = spec.shown();
+        let compiled = Arc::new(Compiled { id, connector: TlsConnector::from(config), chain, authorities });
         let mut clients = clients();
         clients.retain(|_, compiled| compiled.strong_count() > 0);
         if let Some(compiled) = clients.get(spec).and_then(Weak::upgrade) {
-            return Ok(Self { compiled }); // compiled by somebody else meanwhile
+            return Ok(Self::of(compiled)); // compiled by somebody else meanwhile
         }
         clients.insert(spec.clone(), Arc::downgrade(&compiled));
-        Ok(Self { compiled })
+        Ok(Self::of(compiled))
+    }
+
+    fn of(compiled: Arc<Compiled>) -> Self {
+        static NOWHERE: LazyLock<Arc<ClientTlsFiles>> = LazyLock::new(Arc::default);
+        Self { compiled, from: NOWHERE.clone() }
+    }
+
+    /// The same, and where its parts come from.
+    #[must_use]
+    pub fn from_files(self, from: ClientTlsFiles) -> Self {
+        Self { from: Arc::new(from), ..self }
+    }
+
+    /// Where its parts come from.
+    pub fn files(&self) -> &ClientTlsFiles {
+        &self.from
+    }
+
+    /// The certificates that it shows where it is asked, its own first.
+    pub fn chain(&self) -> &[Shown] {
+        &self.compiled.chain
+    }
+
+    /// The authorities that it believes; none where they are the system's.
+    pub fn authorities(&self) -> &[Shown] {
+        &self.compiled.authorities
     }
 
     /// Equal for clients of equal specs: part of the key of pooled connections.
@@ -112,7 +160,7 @@ impl ClientTls {
 
     /// Shakes hands over `stream`; `name` goes out as SNI (literals send none) and is verified unless SANs are given.
     ///
-    /// No ALPN is offered: what follows is HTTP/1.1, or whatever the client speaks. Not bounded in time: that is the caller's.
+    /// Unless the spec says so, no ALPN is offered: what follows is HTTP/1.1, or whatever the client speaks. Not bounded in time: that is the caller's.
     ///
     /// # Errors
     /// See [`HandshakeError`].
@@ -139,29 +187,55 @@ impl ClientTlsSpec {
             .with_safe_default_protocol_versions()
             .expect("the provider has cipher suites for TLS 1.2 and 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(self.verifier(roots));
-        let Some((chain, key)) = &self.client_pem else { return Ok(builder.with_no_client_auth()) };
-        let (chain, key) = (certs::chain(chain, "clientCertificate")?, certs::private_key(key, "privateKey")?);
-        builder.with_client_auth_cert(chain, key).map_err(|error| {
-            let problem = match error {
-                Error::InconsistentKeys(_) => "does not belong to clientCertificate",
-                _ => "is of a kind that is not supported",
-            };
-            TlsError::Pem { what: "privateKey", problem: problem.to_owned() }
-        })
+            .with_custom_certificate_verifier(self.verifier(roots)?);
+        let mut config = match &self.client_pem {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let (chain, key) = (certs::chain(chain, "clientCertificate")?, certs::private_key(key, "privateKey")?);
+                builder.with_client_auth_cert(chain, key).map_err(|error| {
+                    let problem = match error {
+                        Error::InconsistentKeys(_) => "does not belong to clientCertificate",
+                        _ => "is of a kind that is not supported",
+                    };
+                    TlsError::Pem { what: "privateKey", problem: problem.to_owned() }
+                })?
+            }
+        };
+        config.alpn_protocols = self.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Ok(config)
     }
 
-    fn verifier(&self, roots: Arc<RootCertStore>) -> Arc<dyn ServerCertVerifier> {
+    /// The certificates of its parts: what it shows, and whom it believes. They have been compiled, so they can be read.
+    fn shown(&self) -> (Box<[Shown]>, Box<[Shown]>) {
+        let read = |pem: &[u8]| x509::all_shown(&certs::chain(pem, "certificate").unwrap_or_default());
+        let authorities = self.ca_pem.as_deref().filter(|_| !self.insecure_skip_verify).map(read);
+        let chain = self.client_pem.as_ref().map(|(chain, _)| read(chain));
+        (chain.unwrap_or_default(), authorities.unwrap_or_default())
+    }
+
+    fn verifier(&self, roots: Arc<RootCertStore>) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
         let provider = provider();
         if self.insecure_skip_verify {
-            return Arc::new(verify::Anybody { provider });
+            return Ok(Arc::new(verify::Anybody { provider }));
         }
-        if !self.subject_alt_names.is_empty() {
-            return Arc::new(verify::PinnedNames { roots, names: self.subject_alt_names.clone(), provider });
+        let lists = self.crl_pem.as_ref().map(|pem| certs::revocation_lists(pem, "caCrl")).transpose()?;
+        let lists = lists.unwrap_or_default();
+        let peers = match (self.subject_alt_names.as_slice(), &self.trust_domain) {
+            ([], None) => None,
+            ([], Some(domain)) => Some(Peers::TrustDomain(domain.clone())),
+            (names, _) => Some(Peers::Names(names.to_vec())),
+        };
+        if let Some(peers) = peers {
+            let read = |list: &_| OwnedCertRevocationList::from_der(list).expect("read once already").into();
+            let revocation_lists = lists.iter().map(|list| read(list)).collect();
+            return Ok(Arc::new(verify::Pinned { roots, peers, revocation_lists, provider }));
         }
-        // Only an empty set of roots is refused here, and neither source gives one.
-        let chain = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build();
-        Arc::new(verify::Trusted { chain: chain.expect("there are roots and no CRLs"), roots })
+        let builder = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).with_crls(lists);
+        // Only an empty set of roots or a list that cannot be read is refused here: neither source of roots gives one, and the lists
+        // were read.
+        let chain =
+            builder.enforce_revocation_expiration().build().expect("there are roots, and lists that can be read");
+        Ok(Arc::new(verify::Trusted { chain, roots }))
     }
 }
 
@@ -169,9 +243,12 @@ impl fmt::Debug for ClientTlsSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientTlsSpec")
             .field("ca_pem", &self.ca_pem.as_ref().map(|_| "..."))
+            .field("crl_pem", &self.crl_pem.as_ref().map(|_| "..."))
             .field("client_pem", &self.client_pem.as_ref().map(|_| "..."))
             .field("subject_alt_names", &self.subject_alt_names)
+            .field("trust_domain", &self.trust_domain)
             .field("insecure_skip_verify", &self.insecure_skip_verify)
+            .field("alpn", &self.alpn)
             .finish()
     }
 }
@@ -226,6 +303,14 @@ fn certificate_problem(error: &CertificateError) -> String {
             let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
             let names: Vec<_> = presented.iter().map(bare).collect();
             format!("it is for {}, not for {}", listed(&names), expected.to_str())
+        }
+        CertificateError::Revoked => "it has been revoked".to_owned(),
+        CertificateError::UnknownRevocationStatus => {
+            "no revocation list (caCrl) says whether it or an issuer of it was revoked".to_owned()
+        }
+        CertificateError::ExpiredRevocationList => "the revocation list (caCrl) has expired".to_owned(),
+        CertificateError::ExpiredRevocationListContext { next_update, .. } => {
+            format!("the revocation list (caCrl) has expired on {}", date(*next_update))
         }
         CertificateError::BadSignature => "its signature is not its issuer's".to_owned(),
         CertificateError::Other(error) if verify::is_authority(error) => {
@@ -432,6 +517,68 @@ mod tests {
         }
         let stranger = ClientTlsSpec { ca_pem: trusting(&Authority::new()).ca_pem, ..pinned(&[spiffe]) };
         assert!(connect(&stranger, server.addr, "x.a.example").await.is_err(), "the chain counts all the same");
+    }
+
+    /// Whether a server is believed whose certificate may stand on the authority's list; with a pinned name and without.
+    #[tokio::test]
+    async fn what_a_revocation_list_names_is_refused_and_what_it_does_not_cover_too() {
+        let authority = Authority::new();
+        let leaf = authority.issue(&["a.example"], |params| params.serial_number = Some(vec![7, 7].into()));
+        let server = Server::start(&leaf, None).await;
+        for names in [vec![], vec!["a.example".to_owned()]] {
+            for (list, sentence) in [
+                (authority.revokes(&[&[7, 8]], 2999), None),
+                (authority.revokes(&[&[7, 7]], 2999), Some("it has been revoked")),
+                (authority.revokes(&[], 2020), Some("the revocation list (caCrl) has expired")),
+                (Authority::new().revokes(&[], 2999), Some("no revocation list (caCrl) says whether it")),
+            ] {
+                let spec = ClientTlsSpec {
+                    crl_pem: Some(list.into_bytes()),
+                    subject_alt_names: names.clone(),
+                    ..trusting(&authority)
+                };
+                match (connect(&spec, server.addr, "a.example").await, sentence) {
+                    (Ok(stream), None) => echoes(stream).await,
+                    (shaken, Some(sentence)) => {
+                        let (error, found) = failure(shaken);
+                        assert_eq!(error, ErrorType::TlsCertificate);
+                        assert!(found.starts_with(sentence), "{found}");
+                    }
+                    (shaken, None) => panic!("{:?}", failure(shaken)),
+                }
+            }
+        }
+        for pem in ["", "-----BEGIN X509 CRL-----\nc2VjcmV0\n-----END X509 CRL-----\n"] {
+            let spec = ClientTlsSpec { crl_pem: Some(pem.into()), ..trusting(&authority) };
+            let error = ClientTls::new(&spec).unwrap_err().to_string();
+            assert!(error.starts_with("caCrl: ") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_trust_domain_any_workload_is_believed_and_nobody_else() {
+        let authority = Authority::new();
+        let spec = ClientTlsSpec { trust_domain: Some("cluster.local".into()), ..trusting(&authority) };
+        let workload = authority.issue(&["spiffe://cluster.local/ns/egress/sa/gateway"], |_| {});
+        let server = Server::start(&workload, None).await;
+        echoes(connect(&spec, server.addr, "outbound_.443_._.gateway.example").await.unwrap()).await;
+        let stranger = authority.issue(&["spiffe://other.local/ns/egress/sa/gateway", "gateway.example"], |_| {});
+        let server = Server::start(&stranger, None).await;
+        let (error, sentence) = failure(connect(&spec, server.addr, "gateway.example").await);
+        assert_eq!(error, ErrorType::TlsCertificate);
+        assert!(sentence.ends_with("wanted is a workload of the trust domain cluster.local"), "{sentence}");
+    }
+
+    #[test]
+    fn a_client_tells_its_certificates_and_where_they_come_from() {
+        let authority = Authority::new();
+        let leaf = authority.issue(&["client.example"], |_| {});
+        let spec = ClientTlsSpec { client_pem: Some((leaf.chain, leaf.key)), ..trusting(&authority) };
+        let files = ClientTlsFiles { ca: Some("/etc/ca.pem".into()), chain: None };
+        let client = ClientTls::new(&spec).unwrap().from_files(files.clone());
+        assert_eq!((client.chain().len(), client.authorities().len(), client.files()), (1, 1, &files));
+        let plain = ClientTls::new(&ClientTlsSpec::default()).unwrap();
+        assert!(plain.chain().is_empty() && plain.authorities().is_empty(), "the system's are not told");
     }
 
     #[tokio::test]

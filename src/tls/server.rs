@@ -11,7 +11,7 @@ use rustls::{Error, ProtocolVersion, ServerConfig, ServerConnection};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 
-use super::x509::{self, Validity};
+use super::x509::{self, Shown};
 use super::{TlsError, certificate_problem, certs, provider};
 use crate::flow::TlsSession;
 use crate::stream::Stream;
@@ -25,8 +25,8 @@ pub struct ServerTls {
 struct Compiled {
     spec: ServerTlsSpec,
     acceptor: TlsAcceptor,
-    own: Option<Validity>,
-    authorities: Vec<Validity>,
+    chain: Box<[Shown]>,
+    authorities: Box<[Shown]>,
 }
 
 /// What a TLS server is made of.
@@ -95,7 +95,7 @@ impl ServerTls {
     pub fn new(spec: ServerTlsSpec) -> Result<Self, TlsError> {
         let chain = certs::chain(&spec.certificate, "certificate")?;
         let key = certs::private_key(&spec.private_key, "privateKey")?;
-        let own = x509::validity(&chain[0]);
+        let shown = x509::all_shown(&chain);
         let (verifier, authorities) = spec.clients.verifier()?;
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -110,7 +110,7 @@ impl ServerTls {
         // Tickets rather than a table of sessions: a thousand clients that come back find theirs. A new certificate or authority is
         // a new server with new ticket keys, so that nobody resumes what was verified by the old one.
         config.ticketer = Ticketer::new().map_err(|_| problem("certificate", "no random numbers for ticket keys"))?;
-        let compiled = Compiled { acceptor: TlsAcceptor::from(Arc::new(config)), spec, own, authorities };
+        let compiled = Compiled { acceptor: TlsAcceptor::from(Arc::new(config)), spec, chain: shown, authorities };
         Ok(Self { compiled: Arc::new(compiled) })
     }
 
@@ -120,13 +120,13 @@ impl ServerTls {
         before.filter(|before| before.compiled.spec == self.compiled.spec).cloned().unwrap_or(self)
     }
 
-    /// How long the own certificate is good.
-    pub fn validity(&self) -> Option<Validity> {
-        self.compiled.own
+    /// The certificates that are shown to clients, its own first.
+    pub fn chain(&self) -> &[Shown] {
+        &self.compiled.chain
     }
 
-    /// How long the authorities of clients are good; none where no certificates are asked for.
-    pub fn authorities(&self) -> &[Validity] {
+    /// The authorities of clients; none where no certificates are asked for.
+    pub fn authorities(&self) -> &[Shown] {
         &self.compiled.authorities
     }
 
@@ -189,13 +189,15 @@ fn failure(error: &io::Error) -> (AcceptErrorKind, String) {
     }
 }
 
+type Authorities = Box<[Shown]>;
+
 impl ClientCertificates {
-    fn verifier(&self) -> Result<(Arc<dyn ClientCertVerifier>, Vec<Validity>), TlsError> {
+    fn verifier(&self) -> Result<(Arc<dyn ClientCertVerifier>, Authorities), TlsError> {
         let (Self::Optional(pem) | Self::Required(pem)) = self else {
-            return Ok((Arc::new(NoClientAuth), Vec::new()));
+            return Ok((Arc::new(NoClientAuth), Box::default()));
         };
         let roots = Arc::new(certs::roots(pem, "clientCa")?);
-        let authorities = certs::chain(pem, "clientCa")?.iter().filter_map(x509::validity).collect();
+        let authorities = x509::all_shown(&certs::chain(pem, "clientCa")?);
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
         let builder = match self {
             Self::Optional(_) => builder.allow_unauthenticated(),

@@ -10,9 +10,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::EndEntityCert;
+use webpki::{CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder};
 
-use super::x509::{Validity, validity};
+use super::x509::{Validity, shown};
 
 /// Verifies the chain and the name asked for. A server that shows one of the trusted certificates itself is good too: a chain of one,
 /// as `openssl req -x509` makes it, which webpki alone refuses, because it is an authority's.
@@ -22,12 +22,23 @@ pub(super) struct Trusted {
     pub(super) roots: Arc<RootCertStore>,
 }
 
-/// Verifies the chain, and that the certificate has one of these names; the name asked for does not matter.
+/// Verifies the chain, and that the certificate is of one of these peers; the name asked for does not matter.
 #[derive(Debug)]
-pub(super) struct PinnedNames {
+pub(super) struct Pinned {
     pub(super) roots: Arc<RootCertStore>,
-    pub(super) names: Vec<String>,
+    pub(super) peers: Peers,
+    /// Where there are any, each certificate of the chain has to be covered by one that has not expired.
+    pub(super) revocation_lists: Vec<CertRevocationList<'static>>,
     pub(super) provider: Arc<CryptoProvider>,
+}
+
+/// Whose certificate is good.
+#[derive(Clone, Debug)]
+pub(super) enum Peers {
+    /// One with one of these names, exactly.
+    Names(Vec<String>),
+    /// Any workload of this trust domain: `spiffe://TRUST-DOMAIN/…`.
+    TrustDomain(Box<str>),
 }
 
 /// Verifies nothing but that the peer holds the key of the certificate it shows (`insecureSkipVerify`).
@@ -39,7 +50,7 @@ pub(super) struct Anybody {
 /// The certificate is good, and for somebody else.
 #[derive(Debug)]
 struct OtherName {
-    wanted: Vec<String>,
+    wanted: Peers,
     found: Vec<String>,
 }
 
@@ -102,7 +113,7 @@ fn trusted_itself(
     if !roots.roots.iter().any(is_root) {
         return Err(error);
     }
-    let Validity { not_before, not_after } = validity(certificate).ok_or(CertificateError::BadEncoding)?;
+    let Validity { not_before, not_after } = shown(certificate).ok_or(CertificateError::BadEncoding)?.validity;
     match i64::try_from(now.as_secs()).unwrap_or(i64::MAX) {
         now if now < not_before => Err(CertificateError::NotValidYet.into()),
         now if now > not_after => Err(CertificateError::Expired.into()),
@@ -115,7 +126,7 @@ pub(super) fn is_authority(error: &OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-impl ServerCertVerifier for PinnedNames {
+impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -129,11 +140,12 @@ impl ServerCertVerifier for PinnedNames {
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)
             .or_else(|error| trusted_itself(error, &self.roots, end_entity, now))?;
         let certificate = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
-        if self.names.iter().any(|name| has_name(&certificate, name)) {
+        self.refuse_revoked(&certificate, intermediates, now)?;
+        if self.peers.has(&certificate) {
             return Ok(ServerCertVerified::assertion());
         }
         let found = certificate.valid_dns_names().chain(certificate.valid_uri_names()).map(str::to_owned).collect();
-        let other = OtherError(Arc::new(OtherName { wanted: self.names.clone(), found }));
+        let other = OtherError(Arc::new(OtherName { wanted: self.peers.clone(), found }));
         Err(CertificateError::Other(other).into())
     }
 
@@ -158,6 +170,47 @@ impl ServerCertVerifier for PinnedNames {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+impl Pinned {
+    fn refuse_revoked(
+        &self,
+        certificate: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let lists: Vec<&CertRevocationList<'_>> = self.revocation_lists.iter().collect();
+        let Ok(options) = RevocationOptionsBuilder::new(&lists) else { return Ok(()) }; // there are none
+        let options = options.with_expiration_policy(ExpirationPolicy::Enforce).build();
+        let (algorithms, usage) = (self.provider.signature_verification_algorithms.all, KeyUsage::server_auth());
+        let verified =
+            certificate.verify_for_usage(algorithms, &self.roots.roots, intermediates, now, usage, Some(options), None);
+        // The chain itself was judged before: what is left are the lists.
+        let problem = match verified {
+            // One that is trusted itself stands on nobody's list.
+            Ok(_) | Err(webpki::Error::CaUsedAsEndEntity) => return Ok(()),
+            Err(webpki::Error::CertRevoked) => CertificateError::Revoked,
+            Err(webpki::Error::UnknownRevocationStatus) => CertificateError::UnknownRevocationStatus,
+            Err(webpki::Error::CrlExpired { .. }) => CertificateError::ExpiredRevocationList,
+            Err(error) => CertificateError::Other(OtherError(Arc::new(error))),
+        };
+        Err(problem.into())
+    }
+}
+
+impl Peers {
+    fn has(&self, certificate: &EndEntityCert<'_>) -> bool {
+        match self {
+            Self::Names(names) => names.iter().any(|name| has_name(certificate, name)),
+            Self::TrustDomain(domain) => certificate.valid_uri_names().any(|uri| is_of_domain(uri, domain)),
+        }
+    }
+}
+
+/// A workload's SPIFFE id: the trust domain whole, and something in it.
+fn is_of_domain(uri: &str, domain: &str) -> bool {
+    let path = uri.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(domain));
+    path.is_some_and(|path| path.starts_with('/') && path.len() > 1)
 }
 
 /// Exactly this name: a pinned `*.example.com` is met by a certificate for `*.example.com` alone, as in Envoy.
@@ -206,8 +259,32 @@ impl ServerCertVerifier for Anybody {
 
 impl fmt::Display for OtherName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it is for {}, wanted is {}", super::listed(&self.found), super::listed(&self.wanted))
+        write!(f, "it is for {}, wanted is ", super::listed(&self.found))?;
+        match &self.wanted {
+            Peers::Names(names) => f.write_str(&super::listed(names)),
+            Peers::TrustDomain(domain) => write!(f, "a workload of the trust domain {domain}"),
+        }
     }
 }
 
 impl std::error::Error for OtherName {}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_domain;
+
+    #[test]
+    fn a_workload_is_of_its_trust_domain_and_of_no_other() {
+        assert!(is_of_domain("spiffe://cluster.local/ns/a/sa/b", "cluster.local"));
+        for other in [
+            "spiffe://cluster.local",
+            "spiffe://cluster.local/",
+            "spiffe://cluster.local.evil.example/ns/a/sa/b",
+            "spiffe://evil.example/cluster.local/ns/a/sa/b",
+            "https://cluster.local/ns/a/sa/b",
+            "",
+        ] {
+            assert!(!is_of_domain(other, "cluster.local"), "{other}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What a certificate says: who its holder is, and how long it is good. Whether it is to be believed is decided elsewhere.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
@@ -19,11 +20,73 @@ pub struct Validity {
     pub not_after: i64,
 }
 
+impl Validity {
+    /// What is wrong at this second since 1970, as the end of "the certificate …".
+    pub fn problem(self, now: i64) -> Option<String> {
+        let date = |seconds| {
+            jiff::Timestamp::from_second(seconds)
+                .map_or_else(|_| format!("{seconds} s"), |timestamp| timestamp.to_string())
+        };
+        match self {
+            Self { not_after, .. } if not_after < now => Some(format!("has expired on {}", date(not_after))),
+            Self { not_before, .. } if not_before > now => Some(format!("is not valid before {}", date(not_before))),
+            _ => None,
+        }
+    }
+}
+
+/// What operators are shown of a certificate in use. Nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// In hexadecimal, without leading zeros.
+    pub serial: Box<str>,
+    /// Subject alternative names, the first hundred.
+    pub names: Box<[SubjectName]>,
+    /// How long it is good.
+    pub validity: Validity,
+}
+
+/// A subject alternative name, without control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the kinds of RFC 5280 §4.2.1.6 that name servers and workloads
+pub enum SubjectName {
+    Dns(Box<str>),
+    Uri(Box<str>),
+    Ip(IpAddr),
+}
+
+const NAMES_MAX: usize = 100; // certificates of shared edges hold hundreds
+
 /// `None`: it cannot be read.
-pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+pub(super) fn shown(certificate: &CertificateDer<'_>) -> Option<Shown> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let names = extension.map(|extension| &*extension.value.general_names).unwrap_or_default();
+    let serial = hexadecimal(certificate.raw_serial());
     let validity = certificate.validity();
-    Some(Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    Some(Shown {
+        serial: serial.trim_start_matches('0').into(),
+        names: names.iter().filter_map(subject_name).take(NAMES_MAX).collect(),
+        validity: Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() },
+    })
+}
+
+/// Of all that can be read.
+pub(super) fn all_shown(certificates: &[CertificateDer<'_>]) -> Box<[Shown]> {
+    certificates.iter().filter_map(shown).collect()
+}
+
+fn subject_name(name: &GeneralName<'_>) -> Option<SubjectName> {
+    let printable = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>().into();
+    match name {
+        GeneralName::DNSName(name) => Some(SubjectName::Dns(printable(name))),
+        GeneralName::URI(uri) => Some(SubjectName::Uri(printable(uri))),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok().map(SubjectName::Ip)
+        }
+        _ => None,
+    }
 }
 
 /// What a verified certificate says of its holder; `None`: it cannot be read, though the verifier could.
@@ -142,8 +205,12 @@ mod tests {
         assert!(holder.issuer.starts_with("CN=authority "), "{}", holder.issuer);
         assert_eq!((&*holder.serial, &*holder.uri_sans), ("0abc", "spiffe://td/ns/a/sa/b"));
         assert_eq!(&*holder.dns_sans, "a.example,b.example");
-        let validity = validity(&certificate).unwrap();
-        assert_eq!((validity.not_before, validity.not_after), (1_577_836_800, 1_893_456_000));
+        let shown = shown(&certificate).unwrap();
+        assert_eq!((shown.validity.not_before, shown.validity.not_after), (1_577_836_800, 1_893_456_000));
+        let dns = |name: &str| SubjectName::Dns(name.into());
+        let uri = SubjectName::Uri("spiffe://td/ns/a/sa/b".into());
+        let ip = SubjectName::Ip(IpAddr::from([127, 0, 0, 1]));
+        assert_eq!((&*shown.serial, &*shown.names), ("abc", &[uri, dns("a.example"), ip, dns("b.example")][..]));
     }
 
     #[test]
@@ -152,7 +219,7 @@ mod tests {
         let whole = certs::chain(&leaf.chain, "x").unwrap().remove(0);
         for length in 0..whole.len() {
             let cut = CertificateDer::from(&whole[..length]);
-            assert!(holder(&cut).is_none() && validity(&cut).is_none(), "{length} bytes");
+            assert!(holder(&cut).is_none() && shown(&cut).is_none(), "{length} bytes");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A real nginx as origin: TLS originated by rule as in Istio's task, TLS forwarded by SNI, and its several ways to frame HTTP.
 
+mod credentials;
 mod forward;
 mod framing;
 mod originate;

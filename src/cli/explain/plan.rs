@@ -33,10 +33,11 @@ impl Plan<'_> {
             return None; // 200 goes out first; requests inside fail
         }
         let cluster = &self.route.cluster;
-        let configuration = |log: &str| {
+        let failure = |error, log: &str| {
             let detail = format!("the configuration for {} is incomplete", self.question.target());
-            Failure::new(ErrorType::Configuration, detail).logged(log)
+            Failure::new(error, detail).logged(log)
         };
+        let configuration = |log: &str| failure(ErrorType::Configuration, log);
         let hop = match &cluster.via {
             Via::Direct => None,
             Via::Connect(hop) => Some(hop),
@@ -53,7 +54,7 @@ impl Plan<'_> {
                 _ => {}
             }
             if let Some(Err(why)) = cluster.tls.as_ref().map(|tls| &tls.client) {
-                return Some(configuration(why));
+                return Some(failure(ErrorType::Credential, why));
             }
         }
         match hop.and_then(|hop| hop.authorization.as_ref()).map(|authorization| &authorization.value) {

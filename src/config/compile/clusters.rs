@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::credentials::{Credentials, Missing};
+use jiff::Timestamp;
+
+use super::credentials::{Credentials, Missing, Peer};
 use super::notes::Notes;
 use super::rules::{Rule, Rules};
 use super::services::{Declared, Registry};
@@ -16,9 +18,11 @@ use crate::config::kinds::service_entry::{self, Resolution, ServiceEntry};
 use crate::config::resource::Resource;
 use crate::config::settings::Settings;
 use crate::config::source::{Span, Spanned};
-use crate::flow::{Host, Origin};
+use crate::flow::{Host, Name, Origin};
 use crate::route::cluster::{Authorization, Balancing, Endpoint, EndpointAddress, Hop, Origination, Sni};
 use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via};
+use crate::tls::ClientTls;
+use crate::tls::x509::Shown;
 
 /// Makes the clusters that one namespace sees.
 #[derive(Debug)]
@@ -287,12 +291,25 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             Some((of, subset)) if is_from_subset(tls, subset) => of.resource,
             _ => rule.resource(),
         };
-        let client = self.credentials.client(&tls.value, &declared.entry.subject_alt_names, self.namespace);
+        let subset_name = subset.map(|subset| &*subset.name.value);
+        let peer = Peer {
+            names: &declared.entry.subject_alt_names,
+            namespace: self.namespace,
+            trust_domain: &self.settings.mesh.trust_domain,
+            protocol: declared.protocol,
+        };
+        let client = self.credentials.client(&tls.value, &peer);
         let client = client.map_err(|missing| {
             let span = missing_span(&tls.value, tls.span);
             report_missing(resource, span, missing, "TLS", notes)
         });
-        let sni = tls.value.sni.clone().map_or(Sni::Asked, Sni::Fixed);
+        if let Ok(client) = &client
+            && let Some(problem) = expiry(client)
+        {
+            notes.once(resource, Code::CertificateNotValid, missing_span(&tls.value, tls.span), problem);
+        }
+        let of_mesh = || (tls.value.mode == TlsMode::IstioMutual).then(|| mesh_sni(declared, subset_name)).flatten();
+        let sni = tls.value.sni.clone().or_else(of_mesh).map_or(Sni::Asked, Sni::Fixed);
         Some(Origination { mode, sni, client, origin: resource.origin(tls.span) })
     }
 
@@ -444,9 +461,30 @@ fn is_from_subset(tls: &Spanned<Tls>, subset: &Subset) -> bool {
     settings.filter_map(|settings| settings.tls.as_ref()).any(|own| own.span == tls.span)
 }
 
+/// The name that Istio's own proxies ask for inside the mesh (ISTIO 7); a wildcard has none.
+fn mesh_sni(declared: &Declared<'_, '_>, subset: Option<&str>) -> Option<Name> {
+    let name = format!("outbound_.{}_.{}_.{}", declared.port.number, subset.unwrap_or_default(), declared.host);
+    Name::parse(name.as_bytes()).ok()
+}
+
+/// What is wrong with the dates of a client's certificates. They are used all the same, as in Istio: clocks may differ.
+fn expiry(client: &ClientTls) -> Option<String> {
+    let files = client.files();
+    let of = |path: &Option<Arc<str>>, shown: &[Shown]| {
+        let now = Timestamp::now().as_second();
+        let problem = shown.iter().find_map(|shown| shown.validity.problem(now))?;
+        Some(format!("{}: the certificate {problem}", path.as_deref().unwrap_or("the client certificate")))
+    };
+    of(&files.chain, client.chain()).or_else(|| of(&files.ca, client.authorities()))
+}
+
 fn missing_span(tls: &Tls, whole: Span) -> Span {
     let client = tls.client.as_ref().map(|(certificate, _)| certificate);
-    [tls.credential.as_ref(), tls.ca.as_ref(), client].into_iter().flatten().next().map_or(whole, |text| text.span)
+    [tls.credential.as_ref(), tls.ca.as_ref(), tls.crl.as_ref(), client]
+        .into_iter()
+        .flatten()
+        .next()
+        .map_or(whole, |text| text.span)
 }
 
 fn report_missing(resource: &Resource, span: Span, missing: Missing, what: &str, notes: &mut Notes<'_>) -> Arc<str> {

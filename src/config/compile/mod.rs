@@ -71,7 +71,8 @@ pub fn compile(
     written.add_allow(&allow, diagnostics);
     written.add_mounted_secrets(settings, diagnostics);
     let mut notes = Notes::new(diagnostics);
-    let mut credentials = Credentials::new(&settings.files.root, std::mem::take(&mut written.secrets));
+    let mesh = settings.certificates.as_ref().map(|folder| folder.value.as_path());
+    let mut credentials = Credentials::new(&settings.files.root, mesh, std::mem::take(&mut written.secrets));
     let policy = Arc::new(settings.addresses.policy());
     let mut views = foldhash::HashMap::default();
     for namespace in namespaces(settings) {

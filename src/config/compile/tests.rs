@@ -8,6 +8,7 @@ use crate::config::load::{Configuration, Sources};
 use crate::route::sample::{ask, verdict, with_flow};
 use crate::route::{Choice, Discovery, Via};
 
+mod credentials;
 mod kubernetes;
 mod mesh;
 mod routes;

@@ -98,6 +98,8 @@ pub struct Tls {
     pub mode: TlsMode,
     /// `caCertificates`; `None`: the system's.
     pub ca: Option<SharedText>,
+    /// `caCrl`: revocation lists.
+    pub crl: Option<SharedText>,
     /// `clientCertificate` and `privateKey`.
     pub client: Option<(SharedText, SharedText)>,
     /// `credentialName`.
@@ -387,18 +389,20 @@ fn read_tls(node: &Node, cx: &mut Context<'_>) -> Option<Tls> {
     files.check(mode, node.span, cx);
     if let Some((true, span)) = skip {
         let has_names = !subject_alt_names.is_empty();
-        if files.ca.is_some() || has_names || (mode == TlsMode::Simple && files.credential.is_some()) {
+        if files.ca.is_some()
+            || files.crl.is_some()
+            || has_names
+            || (mode == TlsMode::Simple && files.credential.is_some())
+        {
             let message = "`insecureSkipVerify` verifies nothing, so there must be nothing to verify against";
             cx.report(Code::SkipVerifyContradicts, span, message);
         }
     }
-    if files.crl.is_some() {
-        cx.report(Code::NotSupported, node.span, "`caCrl` is not supported: revoked certificates would be accepted");
-    }
-    let TlsFiles { certificate, key, ca, credential, .. } = files;
+    let TlsFiles { certificate, key, ca, crl, credential } = files;
     Some(Tls {
         mode,
         ca: ca.filter(|ca| &*ca.value != "system"),
+        crl,
         client: certificate.zip(key).filter(|_| mode == TlsMode::Mutual),
         credential,
         sni,

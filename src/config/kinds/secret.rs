@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::diagnostic::{Code, Diagnostics};
+use crate::config::material;
 use crate::config::read::Fields;
 use crate::config::resource::Resource;
 
@@ -52,24 +53,12 @@ impl Secret {
         Some(Self { values })
     }
 
-    /// A Secret that is mounted as a folder: each regular file is a value (kubelet's own `..data` links are followed, not listed).
+    /// A Secret that is mounted as a folder: each regular file is a value, all of them of one version.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn mounted(folder: &Path) -> io::Result<Self> {
-        let mut values = HashMap::new();
-        for file in std::fs::read_dir(folder)? {
-            let path = file?.path();
-            let Some(key) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with(".."))
-            else {
-                continue;
-            };
-            // A FIFO would block, a device never end.
-            if std::fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= VALUE_BYTES_MAX) {
-                values.insert(key.into(), std::fs::read(&path)?);
-            }
-        }
-        Ok(Self { values })
+        Ok(Self { values: material::read_folder(folder)?.into_iter().collect() })
     }
 
     /// The value of the first of these keys that is there.
@@ -88,5 +77,3 @@ impl fmt::Debug for Secret {
         f.debug_set().entries(self.values.keys()).finish()
     }
 }
-
-const VALUE_BYTES_MAX: u64 = 1024 * 1024; // Kubernetes' own limit for a whole Secret

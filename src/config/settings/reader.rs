@@ -92,7 +92,9 @@ fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Sett
     settings.secrets = read_secrets(fields.list("secrets", cx), folder, cx);
     if let Some(mut fields) = fields.fields("credentials", cx) {
         settings.certificates = fields.get("certificates").and_then(|node| values::path(node, folder, cx));
-        fields.ignored("certificates", "mesh certificates are not used yet; what needs them is refused", cx);
+        if let Some(dir) = &settings.certificates {
+            warn_of_missing(dir, "the certificate of the mesh", cx);
+        }
         fields.finish(cx);
     }
     let resources = fields.list("resources", cx);
@@ -241,13 +243,19 @@ fn read_secrets(items: &[Node], folder: &Path, cx: &mut Context<'_>) -> Vec<Moun
         if secrets.iter().any(|secret| secret.name.value == name.value && secret.namespace == space) {
             cx.report(Code::NameUsedTwice, name.span, format!("the Secret {space}/{} is mounted twice", name.value));
         }
-        if !dir.is_dir() {
-            let message = format!("the folder {} does not exist", dir.display());
-            cx.report(Code::FileMissing, dir.span, message).help("what needs this Secret is refused until it is there");
-        }
+        warn_of_missing(&dir, "this Secret", cx);
         secrets.push(MountedSecret { name, namespace: space, dir: dir.value });
     }
     secrets
+}
+
+/// A folder may be mounted later.
+fn warn_of_missing(dir: &Spanned<PathBuf>, what: &str, cx: &mut Context<'_>) {
+    if !dir.is_dir() {
+        let message = format!("the folder {} does not exist", dir.display());
+        let report = cx.report(Code::FileMissing, dir.span, message);
+        report.help(format!("what needs {what} is refused until it is there"));
+    }
 }
 
 /// A path, or `{ path, namespace }`.

@@ -390,8 +390,8 @@ fn mistakes_are_named_with_place_and_path() {
             "1:19: error[E035]: admin.address: \"unix:\": the path of the socket is missing",
         ),
         (
-            "credentials: { certificates: /etc/certs }",
-            "1:16: warning[W001]: credentials.certificates: not supported, and ignored: mesh certificates are not used yet; what needs them is refused",
+            "credentials: { certificates: /nonexistent-folder }",
+            "1:30: warning[W041]: credentials.certificates: the folder /nonexistent-folder does not exist (what needs the certificate of the mesh is refused until it is there)",
         ),
         (
             "secrets: [{ name: s, dir: /nonexistent-folder }]",

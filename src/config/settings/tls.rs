@@ -42,6 +42,17 @@ const CLIENT_CERTIFICATE: [(&str, ClientCertificate); 3] = [
 ];
 const ALPN: [(&str, Alpn); 2] = [("http/1.1", Alpn::Http1), ("h2", Alpn::Http2)];
 
+impl Tls {
+    /// True if it asks for the same from the same files, wherever that is written.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let files = |tls: &Self| {
+            let ca = tls.client_ca.as_ref().map(|file| file.value.clone());
+            (tls.certificate.value.clone(), tls.private_key.value.clone(), ca)
+        };
+        files(self) == files(other) && self.client_certificate == other.client_certificate && self.alpn == other.alpn
+    }
+}
+
 pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Option<Tls> {
     let certificate = fields.required("certificate", cx).and_then(|node| values::path(node, folder, cx));
     let private_key = fields.required("privateKey", cx).and_then(|node| values::path(node, folder, cx));

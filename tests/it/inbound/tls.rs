@@ -172,14 +172,32 @@ fn a_new_certificate_is_shown_without_a_connection_lost_and_a_bad_one_is_not() {
     assert_ne!(before, expected);
     assert!(back_and_forth(&mut tunnel, b"still there"));
 
-    // A key that is another's: the whole change is refused, and the log says why.
+    // A key that is another's: the certificate stays, the log says why, and all else that is new comes into force.
     let other = world.authority.issue(&world.folder, "other", &["proxy.example"]);
     world.folder.write("own.key", &std::fs::read_to_string(&other.key).unwrap());
     let line = world.egret.stderr.wait_for("does not belong to the certificate");
-    assert!(line.contains("error[E045]: listeners[0].tls.privateKey: "), "{line}");
-    world.egret.stderr.wait_for("not reloaded, the old configuration stays");
+    assert!(line.contains("warning[W046]: listeners[0].tls.privateKey: ") && line.contains("own.key: "), "{line}");
+    assert!(line.contains("the listener goes on with what it had"), "{line}");
     assert_eq!(shown(&config, proxy), expected);
     assert!(back_and_forth(&mut tunnel, b"and still"));
+    let settings = std::fs::read_to_string(world.folder.settings()).unwrap();
+    world.folder.write("egret.yaml", &format!("{settings}drain: 7s\n"));
+    let line = world.egret.stderr.wait_for("settings=\"drain\"");
+    assert!(line.contains("reloaded") && !line.contains("not reloaded"), "{line}");
+    assert_eq!(shown(&config, proxy), expected);
+
+    // Its other half comes: both are good again.
+    world.folder.write("own.pem", &std::fs::read_to_string(&other.certificate).unwrap());
+    let expected = CertificateDer::from_pem_file(&other.certificate).unwrap().to_vec();
+    eventually("the third certificate is shown", || shown(&config, proxy) == expected);
+    assert!(back_and_forth(&mut tunnel, b"to the end"));
+
+    // Other files than before have nothing to go on with: that is an error, and nothing of it comes into force.
+    world.folder.write("egret.yaml", &settings.replace("own.key", "nowhere.key"));
+    let line = world.egret.stderr.wait_for("nowhere.key: No such file");
+    assert!(line.contains("error[E002]: listeners[0].tls.privateKey: "), "{line}");
+    world.egret.stderr.wait_for("not reloaded, the old configuration stays");
+    assert_eq!(shown(&config, proxy), expected);
 }
 
 #[test]

@@ -78,9 +78,26 @@ fn a_missing_authority_file_is_503_and_nothing_weaker() {
     let world = World::new(&["edition.example"]);
     let egret = world.start(&task(world.nginx.tls().port(), "{ mode: SIMPLE, caCertificates: /none/ca.pem }"));
     let answer = client::get(egret.proxy(), "http://edition.example/secret");
-    assert!(answer.head.starts_with("HTTP/1.1 503 Proxy Configuration Error\r\n"), "{}", answer.head);
+    assert!(answer.head.starts_with("HTTP/1.1 503 Proxy Credential Missing\r\n"), "{}", answer.head);
+    assert!(!String::from_utf8_lossy(&answer.body).contains("/none"), "{:?}", answer.body);
     let record = egret.record("/secret");
-    record.shows(&[("response_code", "503"), ("response_flags", "NC"), ("upstream_cluster", CLUSTER)]);
+    record.shows(&[("response_code", "503"), ("response_flags", "UF"), ("upstream_cluster", CLUSTER)]);
     assert!(record.get("detail").contains("/none/ca.pem"), "{record:?}");
+    assert!(record.get("upstream_transport_failure_reason").starts_with("/none/ca.pem: "), "{record:?}");
+    assert!(world.nginx.lines().is_empty(), "{:?}", world.nginx.lines());
+}
+
+/// What is missing is named by every key that was tried, where an operator looks for it; the client learns nothing of it.
+#[test]
+fn a_missing_secret_is_503_and_says_what_was_looked_for() {
+    let world = World::new(&["edition.example"]);
+    let egret = world.start(&task(world.nginx.tls().port(), "{ mode: MUTUAL, credentialName: client-credential }"));
+    let answer = client::get(egret.proxy(), "http://edition.example/secret");
+    assert_eq!(answer.status, 503, "{}", answer.head);
+    assert!(!(answer.head.clone() + &String::from_utf8_lossy(&answer.body)).contains("client-credential"));
+    let record = egret.record("/secret");
+    record.shows(&[("response_code", "503"), ("response_flags", "UF"), ("reason", "credential_missing")]);
+    let why = record.get("upstream_transport_failure_reason");
+    assert_eq!(why, "Secret default/client-credential is not there (wanted: cert and key or tls.crt and tls.key)");
     assert!(world.nginx.lines().is_empty(), "{:?}", world.nginx.lines());
 }

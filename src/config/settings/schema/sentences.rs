@@ -143,7 +143,10 @@ pub(super) const SENTENCES: &[(&str, &str)] = &[
     ("secrets[].namespace", "Its namespace"),
     ("secrets[].dir", "The folder whose files are its entries"),
     ("credentials", "The mesh certificate of this process"),
-    ("credentials.certificates", "Folder with cert-chain.pem, key.pem and root-cert.pem"),
+    (
+        "credentials.certificates",
+        "Folder with cert-chain.pem, key.pem and root-cert.pem, for mode ISTIO_MUTUAL; watched",
+    ),
     ("resources", "Istio resources: files and folders"),
     ("resources[].path", "File or folder"),
     ("resources[].namespace", "Namespace of resources that name none"),
