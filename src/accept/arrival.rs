@@ -13,7 +13,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::admission::Admitted;
-use super::answer::{self, Answering};
 use super::proxy_protocol::{self, Begins};
 use super::{Accepted, ListenerSettings};
 use crate::account::metrics::{self, Handshake, ProxyHeader};
@@ -21,6 +20,7 @@ use crate::flow::{ErrorType, Failure, Identity, Outcome, Source, Transport};
 use crate::stream::Stream;
 use crate::stream::sniff::{Sniffed, sniff};
 use crate::tls::server::{AcceptError, AcceptErrorKind, ServerTls};
+use crate::tunnel::answer::{self, Answering};
 use crate::tunnel::exchange::read_more;
 use crate::tunnel::patience::Patience;
 use crate::tunnel::{Proxy, closing};
@@ -230,17 +230,7 @@ impl Arrival {
         let mut record = self.proxy.account.record(&Arc::new(self.source));
         let answer = (farewell == Farewell::Answer).then(|| {
             let (via, request_id) = (self.proxy.via.load(), record.ensure_request_id());
-            answer::refusal(
-                &failure,
-                &Answering {
-                    proxy: &via.name,
-                    request_id: &request_id,
-                    problem_json: false,
-                    keep_alive: false,
-                    head_only: false,
-                    challenge: None,
-                },
-            )
+            answer::refusal(&failure, &Answering::bare(&via.name, &request_id))
         });
         record.refused(&failure, if answer.is_some() { failure.error.row().status } else { 0 });
         record.moved(0, answer.as_ref().map_or(0, |answer| answer.body_bytes));

@@ -15,12 +15,12 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
 use super::admission::Admitted;
-use super::answer::{self, Answering};
 use super::{Accepted, ListenerSettings, closing};
 use crate::account::{AccessRecord, Share, metrics};
 use crate::flow::{ErrorType, Failure, Limit, Outcome, Source, Target};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, RequestTarget, parse_request};
 use crate::stream::Stream;
+use crate::tunnel::answer::{self, Answering};
 use crate::tunnel::exchange::read_more;
 use crate::tunnel::http::Pinned;
 use crate::tunnel::patience::Patience;
@@ -322,17 +322,7 @@ impl Connection {
         let mut record = self.proxy.account.record(&self.source);
         let request_id = record.ensure_request_id();
         let via = self.proxy.via.load_full();
-        let answer = answer::refusal(
-            &failure,
-            &Answering {
-                proxy: &via.name,
-                request_id: &request_id,
-                problem_json: false,
-                keep_alive: false,
-                head_only: false,
-                challenge: None,
-            },
-        );
+        let answer = answer::refusal(&failure, &Answering::bare(&via.name, &request_id));
         record.refused(&failure, failure.error.row().status);
         record.moved(0, answer.body_bytes);
         record.finish(Outcome::failed(failure.error, failure.log));

@@ -1,7 +1,6 @@
 //! The inbound half: listeners, who may use them, and what their clients speak.
 
 pub mod admission;
-pub mod answer;
 mod arrival;
 pub mod basic;
 pub mod forward;

@@ -11,7 +11,7 @@ use super::progress::LineType;
 use super::traffic::{Done, Traffic};
 use super::{Account, metrics, refusals};
 use crate::flow::{
-    DialTrace, ErrorType, Failure, Finding, Identity, ListenerKind, Origin, Outcome, Scheme, Source, Target,
+    DialTrace, ErrorType, Failure, Finding, Identity, ListenerKind, Origin, Outcome, Scheme, Side, Source, Target,
 };
 
 /// Everything the access log may say of one flow.
@@ -40,6 +40,8 @@ pub struct AccessRecord {
     /// 0: no HTTP answer went out.
     pub(super) status: u16,
     pub(super) refused: bool,
+    /// It stands among the recent refusals.
+    noted: bool,
     pub(super) asked: Asked,
     pub(super) scheme: Scheme,
     pub(super) line_type: LineType,
@@ -143,6 +145,7 @@ impl AccessRecord {
             extras: Vec::new(),
             status: 0,
             refused: false,
+            noted: false,
             asked,
             scheme: Scheme::Http,
             line_type: LineType::End,
@@ -219,12 +222,18 @@ impl AccessRecord {
         self.traffic = Some(traffic.clone());
     }
 
-    /// Policy refused the flow: it goes among the recent refusals.
-    pub fn note_refusal(&self, target: &Target, error: ErrorType, detail: &str, rule: Option<&Origin>) {
+    /// We refuse the flow to this target: it goes among the recent refusals.
+    pub fn note_refusal(&mut self, target: &Target, error: ErrorType, detail: &str, rule: Option<&Origin>) {
+        self.note(Some(target), error, detail, rule);
+    }
+
+    fn note(&mut self, target: Option<&Target>, error: ErrorType, detail: &str, rule: Option<&Origin>) {
+        self.noted = true;
         let asked = match self.asked {
             Asked::Sni => refusals::Asked::Sni,
             Asked::Http => refusals::Asked::Http(self.scheme),
-            Asked::Connect | Asked::Unreadable => refusals::Asked::Connect,
+            Asked::Connect => refusals::Asked::Connect,
+            Asked::Unreadable => refusals::Asked::Unreadable,
         };
         refusals::note(&self.source, asked, target, error, detail, rule);
     }
@@ -273,6 +282,10 @@ impl AccessRecord {
     /// We refused with this status (0 where nobody could be sent one).
     pub fn refused(&mut self, failure: &Failure, status: u16) {
         self.refused = true;
+        // What comes before routing has no place of its own to say so: credentials, the client's address, its pace, what is no request.
+        if !self.noted && failure.error.row().side != Side::Upstream {
+            self.note(None, failure.error, &failure.log, None);
+        }
         self.answered(status, failure.error.row().reason);
         if failure.hop_status.is_some() {
             self.trace.hop_status = failure.hop_status;

@@ -1,4 +1,4 @@
-//! Who was refused what of late, by target: the last few hundred, each with how often and why.
+//! Who was refused what of late, by target, or by listener where it was refused before anybody looked at one: the last few hundred, each with how often and why.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -11,8 +11,8 @@ use crate::flow::{Ask, ErrorType, Flow, NoFields, Origin, Request, Scheme, Sourc
 /// Flows that were refused for the same reason.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// What was asked for.
-    pub target: Target,
+    /// What was asked for; `None` where that did not matter: clients that nobody knows must not fill the list with names.
+    pub target: Option<Target>,
     /// How.
     pub asked: Asked,
     /// Why.
@@ -34,6 +34,8 @@ pub struct Refused {
 /// How a flow asked, as far as rules differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
+    /// Bytes that are no request, or not yet one.
+    Unreadable,
     /// CONNECT.
     Connect,
     /// A ClientHello.
@@ -56,9 +58,10 @@ impl Asked {
         }
     }
 
-    /// `connect`, `sni`, `http`, `https`.
+    /// `unreadable`, `connect`, `sni`, `http`, `https`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Unreadable => "unreadable",
             Self::Connect => "connect",
             Self::Sni => "sni",
             Self::Http(scheme) => scheme.as_str(),
@@ -67,24 +70,26 @@ impl Asked {
 }
 
 impl Refused {
-    /// The flow, to be asked again. Of a request's method and path nothing is kept: it is asked as `GET /`.
-    pub fn flow(&self) -> Flow<'_> {
+    /// The flow, to be asked again, where its target is known. Of a request's method and path nothing is kept: it is asked as `GET /`.
+    pub fn flow(&self) -> Option<Flow<'_>> {
+        let target = self.target.clone()?;
         let ask = match self.asked {
+            Asked::Unreadable => return None,
             Asked::Connect => Ask::Connect,
             Asked::Sni => Ask::Sni,
             Asked::Http(scheme) => {
                 Ask::Http(Request { method: "GET", scheme, path: "/", inside_tunnel: false, fields: &NoFields })
             }
         };
-        Flow { source: &self.source, ask, target: self.target.clone() }
+        Some(Flow { source: &self.source, ask, target })
     }
 }
 
-/// Notes a flow that policy refused.
+/// Notes a flow that we refused.
 pub(super) fn note(
     source: &Arc<Source>,
     asked: Asked,
-    target: &Target,
+    target: Option<&Target>,
     error: ErrorType,
     detail: &str,
     rule: Option<&Origin>,
@@ -92,10 +97,18 @@ pub(super) fn note(
     let now = SystemTime::now();
     {
         let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |one: &&mut Refused| one.error == error && one.asked == asked && one.target == *target;
+        let same = |one: &&mut Refused| {
+            one.error == error
+                && one.asked == asked
+                && one.target.as_ref() == target
+                && one.source.listener == source.listener
+        };
         if let Some(known) = refused.iter_mut().find(same) {
             known.times += 1;
             known.last = now;
+            if *known.detail != *detail {
+                known.detail = detail.into();
+            }
             if !Arc::ptr_eq(&known.source, source) {
                 known.source = source.clone();
             }
@@ -105,7 +118,7 @@ pub(super) fn note(
             {
                 refused.swap_remove(oldest);
             }
-            let (target, source, detail) = (target.clone(), source.clone(), detail.into());
+            let (target, source, detail) = (target.cloned(), source.clone(), detail.into());
             refused.push(Refused {
                 target,
                 asked,
@@ -121,7 +134,7 @@ pub(super) fn note(
     }
     events::tell("refused", || {
         json!({
-            "target": target.to_string(),
+            "target": target.map(ToString::to_string),
             "client": source.peer.to_string(),
             "asked_by": asked.as_str(),
             "reason": error.row().reason,
@@ -150,18 +163,35 @@ mod tests {
         let source = Arc::new(source_from("192.0.2.1:4000".parse().unwrap()));
         let target = |n: usize| Target::parse_authority(format!("h{n}.example:443").as_bytes()).unwrap();
         for _ in 0..3 {
-            note(&source, Asked::Connect, &target(0), ErrorType::NotFound, "no rule", None);
+            note(&source, Asked::Connect, Some(&target(0)), ErrorType::NotFound, "no rule", None);
         }
-        note(&source, Asked::Sni, &target(0), ErrorType::NotFound, "no rule", None);
+        note(&source, Asked::Sni, Some(&target(0)), ErrorType::NotFound, "no rule", None);
         let listed = list(10);
         assert_eq!(listed.iter().map(|one| one.times).sum::<u64>(), 4);
         assert_eq!((listed[0].asked, listed[0].times), (Asked::Sni, 1));
         for n in 1..=REFUSED_MAX {
-            note(&source, Asked::Connect, &target(n), ErrorType::NotFound, "no rule", None);
+            note(&source, Asked::Connect, Some(&target(n)), ErrorType::NotFound, "no rule", None);
         }
         let listed = list(1000);
         assert_eq!(listed.len(), REFUSED_MAX);
-        assert!(listed.iter().all(|one| one.target != target(0)), "those before are gone");
+        assert!(listed.iter().all(|one| one.target != Some(target(0))), "those before are gone");
         assert_eq!(list(5).len(), 5);
+    }
+
+    #[test]
+    fn what_nobody_looked_at_the_target_of_takes_one_place_for_each_listener() {
+        let source = Arc::new(source_from("192.0.2.1:4000".parse().unwrap()));
+        for n in 0..1000 {
+            let detail = format!("user or password is wrong ({n})");
+            note(&source, Asked::Connect, None, ErrorType::AuthenticationRequired, &detail, None);
+        }
+        let listed = list(10);
+        let one = listed.iter().find(|one| one.error == ErrorType::AuthenticationRequired).unwrap();
+        assert_eq!(
+            (one.times, &*one.detail),
+            (1000, "user or password is wrong (999)"),
+            "the sentence of the last one"
+        );
+        assert!(one.flow().is_none());
     }
 }

@@ -11,8 +11,9 @@ use super::history::Second;
 use super::tunnels::Rule;
 use crate::account::destinations;
 use crate::account::refusals::{self, Refused};
+use crate::flow::{ErrorType, Source};
 use crate::route::Snapshot;
-use crate::route::remedy::{Remedy, remedies};
+use crate::route::remedy::{Remedy, client_denied, remedies};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Overview {
@@ -38,7 +39,8 @@ pub(super) struct Destination {
 /// Flows refused for one reason, and what an operator could do.
 #[derive(Debug, Serialize)]
 pub(super) struct Refusal {
-    target: String,
+    /// Null where it was refused before its target was looked at.
+    target: Option<String>,
     asked_by: &'static str,
     client: String,
     listener: String,
@@ -113,14 +115,14 @@ pub(super) fn refused(snapshot: &Snapshot, max: usize) -> Vec<Refusal> {
 impl Refusal {
     fn of(refused: &Refused, snapshot: &Snapshot) -> Self {
         let flow = refused.flow();
-        let choice = snapshot.route(&flow);
-        let nearest = snapshot.nearest(&flow);
-        let by_rules = refused.error == crate::flow::ErrorType::NotFound;
+        let choice = flow.as_ref().map(|flow| snapshot.route(flow));
+        let nearest = flow.as_ref().and_then(|flow| snapshot.nearest(flow));
+        let by_rules = refused.error == ErrorType::NotFound;
         let time =
             |at: std::time::SystemTime| Timestamp::try_from(at).map_or_else(|_| String::new(), |at| format!("{at:.3}"));
-        let service = choice.service.as_deref();
+        let service = choice.as_ref().and_then(|choice| choice.service.as_deref());
         Self {
-            target: refused.target.to_string(),
+            target: refused.target.as_ref().map(ToString::to_string),
             asked_by: refused.asked.as_str(),
             client: refused.source.peer.ip().to_canonical().to_string(),
             listener: refused.source.listener.name.clone(),
@@ -131,7 +133,14 @@ impl Refusal {
                 resource: rule.resource.clone(),
                 at: (rule.line > 0).then(|| rule.to_string()),
             }),
-            remedies: remedies(refused.error, &flow, service, nearest.as_ref()),
+            remedies: match (&flow, refused.error) {
+                (Some(flow), error) => remedies(error, flow, service, nearest.as_ref()),
+                (None, ErrorType::ClientDenied) => {
+                    let Source { listener, peer, .. } = &*refused.source;
+                    vec![client_denied(&listener.name, peer.ip().to_canonical())]
+                }
+                (None, _) => Vec::new(),
+            },
             nearest: nearest.map(|nearest| Nearest {
                 at: (nearest.origin.line > 0).then(|| nearest.origin.to_string()),
                 rule: nearest.rule,
@@ -141,7 +150,7 @@ impl Refusal {
             times: refused.times,
             first: time(refused.first),
             last: time(refused.last),
-            allowed_now: by_rules && choice.verdict.is_ok(),
+            allowed_now: by_rules && choice.is_some_and(|choice| choice.verdict.is_ok()),
         }
     }
 }

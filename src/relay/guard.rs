@@ -1,6 +1,7 @@
 //! Holds the first bytes of a client until it is known that they fit what the tunnel was asked for; bytes of the upstream never wait.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::route::consistency::{FIRST_BYTES_MAX, Judgement};
 #[derive(Debug)]
 pub struct Guard {
     expected: Expected,
+    /// What we call ourselves towards a client that is refused.
+    proxy: Option<Arc<str>>,
     /// What has come so far, while it is not enough.
     seen: Vec<u8>,
     /// How much of it has gone on.
@@ -40,9 +43,9 @@ pub(super) enum Look {
 }
 
 impl Guard {
-    /// Watches for what is expected of the client.
-    pub fn new(expected: Expected) -> Box<Self> {
-        Box::new(Self { expected, seen: Vec::new(), passed: 0, timer: None, finding: None })
+    /// Watches for what is expected of the client. `proxy` is our name, for who is refused.
+    pub fn new(expected: Expected, proxy: Option<Arc<str>>) -> Box<Self> {
+        Box::new(Self { expected, proxy, seen: Vec::new(), passed: 0, timer: None, finding: None })
     }
 
     /// Looks at bytes of the client, none at its end; takes the guard out once nothing is left to do.
@@ -91,6 +94,11 @@ impl Guard {
             Look::Refuse => Poll::Ready(()),
             _ => Poll::Pending,
         }
+    }
+
+    /// What we call ourselves, if somebody may have to be told.
+    pub(super) fn proxy(&self) -> Option<&Arc<str>> {
+        self.proxy.as_ref()
     }
 
     /// What does not fit; where that is not enforced, the tunnel goes on.

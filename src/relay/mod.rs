@@ -13,6 +13,7 @@ mod way;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -91,6 +92,11 @@ impl Relay {
     /// What of the client's first bytes did not fit, and what they were held against.
     pub fn finding(&self) -> Option<(&Finding, &Expected)> {
         self.guard.as_ref().and_then(|guard| guard.finding())
+    }
+
+    /// What we call ourselves towards a client whose tunnel is refused.
+    pub fn proxy(&self) -> Option<Arc<str>> {
+        self.guard.as_ref().and_then(|guard| guard.proxy().cloned())
     }
 
     /// The client's side, for last words once the relay is over.

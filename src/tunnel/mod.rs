@@ -1,5 +1,6 @@
 //! One flow from start to end: [`Proxy::route`] decides, [`Proxy::open`] dials, [`Tunnel::relay`] copies; HTTP is exchanged instead.
 
+pub mod answer;
 pub mod body;
 pub(crate) mod closing;
 pub mod downstream;
@@ -18,14 +19,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::io::AsyncWriteExt;
 
+use self::answer::Answering;
 use self::patience::Patience;
 use crate::account::live::{Entry, LiveGuard};
 use crate::account::{AccessRecord, Account, Bounds, Count, Exceeded, Share, Shares, Traffic, Tunnels, metrics};
 use crate::dial::{DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
-use crate::flow::{
-    Ask, Ending, ErrorType, Failure, Finding, Flow, Limit, Limits, Outcome, Side, Source, Speaks, Target,
-};
+use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Limit, Limits, Outcome, Side, Source, Speaks, Target};
 use crate::relay::{Guard, Relay, RelayEnd, RelayLimits};
 use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
 use crate::stream::Stream;
@@ -56,7 +56,7 @@ pub struct Proxy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViaName {
     /// `via.name`, or drawn per process (two Egrets in a chain are no loop).
-    pub name: String,
+    pub name: Arc<str>,
     /// `via.send`.
     pub send: bool,
 }
@@ -64,7 +64,7 @@ pub struct ViaName {
 impl ViaName {
     /// The name, where `Via` is sent at all.
     pub fn sent(&self) -> Option<&str> {
-        self.send.then_some(self.name.as_str())
+        self.send.then_some(&*self.name)
     }
 }
 
@@ -138,7 +138,10 @@ impl Proxy {
         let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, share, received_via, record).await?;
         lease.host().into_iter().for_each(|host| host.succeeded());
         // By SNI the hello was judged before it was routed.
-        let guard = route.expected.as_ref().filter(|_| !by_sni).map(|expected| Guard::new(expected.clone()));
+        let guard = route.expected.as_ref().filter(|_| !by_sni).map(|expected| {
+            let proxy = expected.is_enforced().then(|| self.via.load().name.clone());
+            Guard::new(expected.clone(), proxy)
+        });
         Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout, guard })
     }
 
@@ -254,13 +257,13 @@ fn over(limit: Limit, bound: usize, what: &str) -> Failure {
     Failure::new(ErrorType::Overloaded, format!("the limit of {bound} {what} is reached"))
 }
 
-fn failed(error: &DialError, target: &Target, record: &AccessRecord) -> Failure {
+fn failed(error: &DialError, target: &Target, record: &mut AccessRecord) -> Failure {
     let failure = error.failure(target);
     metrics::dial_failed(failure.error);
     if error.is_for_want_of_descriptors() {
         metrics::limit_reached(Limit::Descriptors);
     }
-    if failure.error.row().side == Side::Policy {
+    if failure.error.row().side != Side::Upstream {
         record.note_refusal(target, failure.error, &failure.log, None);
     }
     failure
@@ -310,11 +313,11 @@ impl<H> Tunnel<H> {
                 RelayEnd::Early(Ending::LifetimeExceeded) => metrics::limit_reached(Limit::TunnelLifetime),
                 _ => {}
             }
-            if let Some(record) = self.held.record.take() {
-                account(record, &self.relay, end);
-            }
             if end == RelayEnd::Refused {
-                Box::pin(turn_away(&mut self.relay)).await; // boxed: rare, and all idle tunnels would have room for it
+                // Boxed: rare, and all idle tunnels would have room for it.
+                Box::pin(turn_away(&mut self.relay, &mut self.held.record)).await;
+            } else if let Some(record) = self.held.record.take() {
+                account(record, &self.relay, end);
             }
         }
     }
@@ -327,7 +330,11 @@ fn account(mut record: Box<AccessRecord>, relay: &Relay, end: RelayEnd) {
     }
     if let Some((finding, expected)) = relay.finding() {
         record.inconsistent(finding, end == RelayEnd::Refused);
-        record.refused_by(&expected.policy.origin.to_string());
+        let rule = &expected.policy.origin;
+        record.refused_by(&rule.to_string());
+        if end == RelayEnd::Refused {
+            record.note_refusal(&relay.live().target, ErrorType::Inconsistent, &finding.detail, Some(rule));
+        }
     }
     record.finish(match end {
         RelayEnd::Complete => Outcome::Complete,
@@ -339,33 +346,38 @@ fn account(mut record: Box<AccessRecord>, relay: &Relay, end: RelayEnd) {
     });
 }
 
-/// Tells a client in its own protocol that its tunnel is refused for what it said. Its line is written: it may take its time to go.
-async fn turn_away(relay: &mut Relay) {
-    let Some((finding, _)) = relay.finding() else { return };
-    let last_words = match finding.speaks {
+/// What a client is told, in its own protocol, whose tunnel is refused for what it said.
+fn last_words(relay: &Relay, record: &mut AccessRecord) -> Vec<u8> {
+    let Some((finding, _)) = relay.finding() else { return Vec::new() };
+    match finding.speaks {
         Speaks::Tls => UNRECOGNIZED_NAME_ALERT.to_vec(),
         // Behind an answer that has begun, another one would only be taken for a part of it.
-        Speaks::Http if relay.live().sent() == 0 => misdirected(finding).into_bytes(),
-        Speaks::Http | Speaks::Other => return,
-    };
+        Speaks::Http if relay.live().sent() == 0 => {
+            let proxy = relay.proxy();
+            let failure = Failure::new(ErrorType::Inconsistent, finding.detail.clone());
+            let request_id = record.ensure_request_id();
+            let answering = Answering::bare(proxy.as_deref().unwrap_or("egret"), &request_id);
+            let answer = answer::refusal(&failure, &answering);
+            record.moved(0, answer.body_bytes);
+            answer.bytes
+        }
+        Speaks::Http | Speaks::Other => Vec::new(),
+    }
+}
+
+/// Writes the line of a tunnel that is refused, and then tells the client: it may take its time to go.
+async fn turn_away(relay: &mut Relay, record: &mut Option<Box<AccessRecord>>) {
+    let Some(mut record) = record.take() else { return };
+    let last_words = last_words(relay, &mut record);
+    account(record, relay, RelayEnd::Refused);
+    if last_words.is_empty() {
+        return;
+    }
     let mut patience = Patience::default();
     let downstream = relay.downstream_mut();
     if let Ok(Ok(())) = patience.within(LAST_WORDS_TIME, downstream.write_all(&last_words)).await {
         closing::linger(downstream, &mut patience).await;
     }
-}
-
-/// RFC 9110 §15.5.20.
-fn misdirected(finding: &Finding) -> String {
-    let row = ErrorType::Inconsistent.row();
-    let body = format!("egret: {} ({})\n", finding.detail, row.reason);
-    format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         Connection: close\r\n\r\n{body}",
-        row.status,
-        row.phrase,
-        body.len()
-    )
 }
 
 fn refused(refusal: Refusal) -> Failure {

@@ -186,6 +186,11 @@ fn another_host_in_plain_http_is_421_before_the_upstream_has_a_head() {
             }
             let text = read_to_end(&mut stream);
             assert!(text.starts_with("HTTP/1.1 421 Misdirected Request\r\n") && text.contains("egret: "), "{text:?}");
+            assert!(
+                text.contains("\r\nProxy-Status: egret-") && text.contains("; error=http_request_denied; "),
+                "{text:?}"
+            );
+            assert!(text.contains("; request-id=\""), "{text:?}");
         }
     }
     assert_eq!(origin.requests(), [""; 0]);

@@ -3,6 +3,7 @@
 mod changes;
 mod counts;
 mod page;
+mod refused;
 
 use std::path::Path;
 use std::process::Command;

@@ -124,14 +124,15 @@ function showRefusals(refusals) {
 }
 
 function refusal(one) {
-  const key = `${one.asked_by} ${one.target} ${one.reason}`;
+  const target = one.target ?? `listener ${one.listener}`;
+  const key = `${one.asked_by} ${target} ${one.reason}`;
   const item = make("li");
   item.dataset.key = key;
   const details = make("details");
   details.open = view.open.has(key);
   details.addEventListener("toggle", () => (details.open ? view.open.add(key) : view.open.delete(key)));
   const summary = make("summary");
-  summary.append(make("span", `${count(one.times)}×`, "times"), make("span", one.target, "name", "grow"), make("span", one.reason, "quiet"));
+  summary.append(make("span", `${count(one.times)}×`, "times"), make("span", target, "name", "grow"), make("span", one.reason, "quiet"));
   const body = make("div");
   body.append(make("div", one.detail));
   const rule = one.rule ? `${one.rule.resource ?? ""} ${one.rule.at ?? ""}`.trim() : "no rule names it";
@@ -143,7 +144,7 @@ function refusal(one) {
     const head = make("div", null, "head");
     const copy = make("button", "Copy");
     copy.type = "button";
-    copy.setAttribute("aria-label", `Copy the YAML that allows ${one.target}`);
+    copy.setAttribute("aria-label", `Copy the YAML that allows ${target}`);
     const yaml = make("pre", remedy.yaml);
     copy.addEventListener("click", () => copyText(remedy.yaml, yaml));
     head.append(make("span", `would be allowed by, in ${remedy.where}:`, "quiet"), copy);

@@ -8,7 +8,6 @@ use h2::{Reason, RecvStream};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::super::super::ListenerSettings;
-use super::super::super::answer::{Answering, Refusal};
 use super::super::client::Client;
 use super::super::plain::{self, ALLOW};
 use super::super::{Connection, Hold, accepts_problem_json};
@@ -20,6 +19,7 @@ use crate::http1::{HeadLimits, RequestHead, RequestTarget};
 use crate::route::{Route, TunnelKind};
 use crate::stream::Stream;
 use crate::stream::http2::Window;
+use crate::tunnel::answer::{Answering, Refusal};
 use crate::tunnel::body::Sink;
 use crate::tunnel::downstream::Reply;
 use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};

@@ -21,6 +21,13 @@ pub struct Answering<'a> {
     pub challenge: Option<&'a str>,
 }
 
+impl<'a> Answering<'a> {
+    /// For who is told in text, without anything to keep the connection for.
+    pub const fn bare(proxy: &'a str, request_id: &'a str) -> Self {
+        Self { proxy, request_id, problem_json: false, keep_alive: false, head_only: false, challenge: None }
+    }
+}
+
 /// A whole answer in HTTP/1.
 #[derive(Debug)]
 pub struct Answer {
@@ -165,14 +172,7 @@ mod tests {
     use super::*;
 
     fn answer(failure: &Failure, problem_json: bool) -> String {
-        let answering = Answering {
-            proxy: "egret-1",
-            request_id: "7f",
-            problem_json,
-            keep_alive: false,
-            head_only: false,
-            challenge: None,
-        };
+        let answering = Answering { problem_json, ..Answering::bare("egret-1", "7f") };
         String::from_utf8(refusal(failure, &answering).bytes).expect("ASCII")
     }
 
