@@ -159,6 +159,8 @@ pub struct Window {
     streams: Mutex<HashMap<StreamId, FlowControl>>,
 }
 
+const KEPT_STREAMS_MAX: usize = 16;
+
 /// A window counts as closed before its last byte is used: clients may wait until there is room for a whole frame.
 const CLOSED_BELOW_BYTES: usize = 32 * 1024;
 
@@ -201,7 +203,8 @@ impl Drop for WindowShare {
     fn drop(&mut self) {
         let mut streams = self.window.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.remove(&self.stream);
-        if streams.is_empty() {
+        // A client that asks one after the other needs no new table each time, and one that asked a hundred at once leaves none behind.
+        if streams.is_empty() && streams.capacity() > KEPT_STREAMS_MAX {
             streams.shrink_to_fit();
         }
     }

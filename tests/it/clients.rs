@@ -1,8 +1,9 @@
-//! The clients that people have: curl, wget, git, package managers, and the HTTP libraries of Python, Node, Go and Java, each through
+//! The clients that people have: curl, wget, git, Chromium, package managers, and the HTTP libraries of Python, Node, Go and Java, each through
 //! the proxy as its manual says. Each shows its user why it was refused, as far as it shows anything.
 
 mod apt;
 mod cargo;
+mod chromium;
 mod curl;
 mod git;
 mod go;

@@ -148,6 +148,25 @@ fn an_idle_tunnel_ends_and_its_neighbour_does_not() {
     eventually("one tunnel is left", || egret.metric("egret_tunnels_open") == 1);
 }
 
+#[test]
+fn requests_beyond_the_rate_are_answered_429_on_their_stream() {
+    let (egret, _folder) = proxy("limits: { requestsPerSecondPerClient: 1, requestsBurstPerClient: 3 }");
+    let (origin, echo) = (Origin::http(HELLO), Origin::echo());
+    let began = std::time::Instant::now();
+    let mut client = Frames::open(egret.proxy());
+    client.get(1, origin.address, "/");
+    client.connect(3, echo.address);
+    client.get(5, origin.address, "/");
+    assert_eq!([1, 3, 5].map(|stream| client.status(stream)), [200; 3], "whichever came first");
+    client.get(7, origin.address, "/");
+    let status = client.status(7);
+    if began.elapsed() < Duration::from_secs(1) {
+        assert_eq!((status, reached(&egret, "requests_per_second_per_client")), (429, 1));
+    }
+    client.send(DATA, 0, 3, b"the tunnel is not concerned");
+    assert_eq!(client.data(3, 27), b"the tunnel is not concerned");
+}
+
 /// A proxy whose only service has routes of HTTP, so that a CONNECT to it is served from the inside.
 fn terminating(folder: &Folder, origin: &Origin, limits: &str) -> (Egret, String) {
     let port = origin.address.port();

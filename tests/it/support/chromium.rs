@@ -24,17 +24,23 @@ pub(crate) struct Chromium {
 impl Chromium {
     /// Opens a page; `dark`: the system prefers dark colours.
     pub(crate) fn open(url: &str, dark: bool) -> Self {
+        Self::start(url, dark, &["--no-proxy-server"])
+    }
+
+    /// Opens a page through a proxy, which decides for all hosts; certificates are not looked at.
+    pub(crate) fn open_through(proxy: &str, url: &str) -> Self {
+        let proxy = format!("--proxy-server={proxy}");
+        Self::start(url, false, &[&proxy, "--proxy-bypass-list=<-loopback>", "--ignore-certificate-errors"])
+    }
+
+    fn start(url: &str, dark: bool, more: &[&str]) -> Self {
         let profile = Folder::new();
         // The pipe is on descriptors 3 and 4.
         let mut child = Command::new("sh")
             .args(["-c", "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "sh", "chromium"])
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
-            .args([
-                "--disable-background-networking",
-                "--no-proxy-server",
-                "--window-size=1280,1000",
-                "--remote-debugging-pipe",
-            ])
+            .args(["--disable-background-networking", "--window-size=1280,1000", "--remote-debugging-pipe"])
+            .args(more)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .stdin(Stdio::piped())
@@ -63,7 +69,7 @@ impl Chromium {
         browser.ask("Emulation.setEmulatedMedia", json!({ "features": features }));
         browser.ask("Page.enable", json!({}));
         browser.ask("Page.navigate", json!({ "url": url }));
-        browser.until("document.readyState === 'complete' && location.protocol === 'http:'");
+        browser.until("document.readyState === 'complete' && location.protocol !== 'about:'");
         browser
     }
 
