@@ -163,7 +163,10 @@ codes! {
     W199 AliasLoop: "ExternalName Services point to each other in a circle, so none of them stands for anything.",
     W200 MeshSettingTaken: "A MeshConfig of a resource (ConfigMap `istio`, IstioOperator) sets what the settings file or an earlier MeshConfig sets already. The settings file counts, then the first to say it.",
     W201 OtherMesh: "Istio's mesh configuration is the ConfigMap `istio` of the root namespace (`mesh.rootNamespace`, istio-system by default). This one is of another namespace or revision, and has no effect, as in Istio.",
-    W202 ProtectedService: "An AuthorizationPolicy protects this service by `targetRefs`. Egret does not carry out its rules yet; because ignoring them would let through what they close, every flow to the service is refused (403).",
+    E205 TwoReaches: "An AuthorizationPolicy is about workloads (`selector`, or all of its namespace) or about services (`targetRefs`), never both.",
+    E206 EmptyPolicyPart: "An empty list in an AuthorizationPolicy could be read as nobody or as everybody, so it is an error, as in Istio. Leave the field out to ask for nothing; `rules: [{}]` holds for every flow, no `rules` at all for none.",
+    E207 BadPolicyKey: "`when` of an AuthorizationPolicy looks at one of Istio's attributes, such as source.ip, destination.port or request.headers[NAME].",
+    W204 PolicyWithoutEffect: "This part of an AuthorizationPolicy can never hold here. An ALLOW lets nothing pass by it; a DENY without rules refuses nothing.",
     W203 ShellVariable: "A value is the name of a shell variable, as in a here-document of a guide: it is filled in by the shell (`envsubst`), never by Egret. The value is left out, so nothing is opened by it.",
     // Resources: Secret
     E170 BadSecretData: "Values of a Secret's `data` are base64; `stringData` holds plain text.",

@@ -38,7 +38,7 @@ pub enum Kind {
     DestinationRule,
     /// networking.istio.io: an endpoint that selectors pick.
     WorkloadEntry,
-    /// security.istio.io: understood as far as it says whom it protects; what it protects is refused.
+    /// security.istio.io
     AuthorizationPolicy,
     /// install.istio.io, for its `meshConfig`; or an overlay of one, without `kind`.
     IstioOperator,

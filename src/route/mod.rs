@@ -1,6 +1,7 @@
 //! Compiled rules, pure: [`Snapshot::route`] says for a flow what will be done and why, without clock, randomness or I/O.
 
 pub mod addresses;
+pub mod authz;
 pub mod cluster;
 pub mod consistency;
 pub mod hosts;
@@ -32,6 +33,8 @@ pub struct Choice {
     pub verdict: Result<Route, Refusal>,
     /// What REGISTRY_ONLY would have refused, had `report: true` not been set.
     pub would_deny: Option<Refusal>,
+    /// The rule of an AuthorizationPolicy by which it may go, where one was needed.
+    pub authorized: Option<Origin>,
 }
 
 /// Where an allowed flow goes.
@@ -144,8 +147,8 @@ pub struct Service {
     pub cluster: Arc<Cluster>,
     /// Routes of the VirtualService bound to this host, if any.
     pub routes: Option<Arc<http::Routes>>,
-    /// Every flow to it is refused: a policy protects it that is not carried out.
-    pub refused: Option<Arc<Refusal>>,
+    /// The policies that protect it by name; `None` for most.
+    pub policies: Option<Arc<authz::Policies>>,
 }
 
 /// Protocol of a service port (ISTIO 2.1), as far as flows differ by it.

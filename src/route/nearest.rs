@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::authz::{self, Asked};
 use super::snapshot::{Found, View};
-use super::{Nearest, Service, Snapshot};
+use super::{Nearest, Service, Snapshot, Stage};
 use crate::flow::{Flow, Host};
 
 impl Snapshot {
@@ -12,14 +13,39 @@ impl Snapshot {
     pub fn nearest(&self, flow: &Flow<'_>) -> Option<Nearest> {
         let view = self.view(flow)?;
         match view.find(&flow.target) {
-            Found::Service(service) if service.refused.is_some() => None, // no rule would have allowed it
-            Found::Service(service) => self.route(flow).verdict.is_err().then(|| differs_in_protocol(service)),
+            Found::Service(service) => match self.route(flow).verdict.err()?.stage {
+                Stage::Authorization => self.nearest_policy(view, Some(service), flow),
+                _ => Some(differs_in_protocol(service)),
+            },
+            // What is unknown to the registry may pass, and be refused by a policy.
+            _ if self.is_refused_by_policy(flow) => self.nearest_policy(view, None, flow),
             Found::OtherPorts(ports) => differs_in_port(ports, flow.target.port),
             Found::Nothing => match &flow.target.host {
                 Host::Name(name) => view.nearby.find(view, name.as_str(), flow.target.port),
                 Host::Ip(_) => None,
             },
         }
+    }
+
+    fn is_refused_by_policy(&self, flow: &Flow<'_>) -> bool {
+        self.route(flow).verdict.is_err_and(|refusal| refusal.stage == Stage::Authorization)
+    }
+
+    /// The ALLOW that comes nearest; where a DENY refuses, none would have helped.
+    fn nearest_policy(&self, view: &View, service: Option<&Service>, flow: &Flow<'_>) -> Option<Nearest> {
+        let of_service = service.and_then(|service| service.policies.as_deref()).map_or(&[][..], Vec::as_slice);
+        let policies = view.policies.iter().chain(of_service).map(|policy| &**policy);
+        let asked = Asked::new(flow, &self.trust_domain);
+        if let authz::Verdict::Denied(Some(_)) = authz::judge(policies.clone(), &asked) {
+            return None;
+        }
+        let (policy, rule, condition) = authz::nearest(policies, &asked)?;
+        Some(Nearest {
+            rule: policy.origin.resource.clone(),
+            origin: rule.origin.clone(),
+            differs_in: condition.name(),
+            declared: condition.declared().into(),
+        })
     }
 }
 

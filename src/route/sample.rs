@@ -48,7 +48,7 @@ pub(crate) fn service(host: &str, port: u16, protocol: Protocol) -> Service {
         cluster: Arc::new(cluster),
         consistency: None,
         routes: None,
-        refused: None,
+        policies: None,
     }
 }
 
@@ -68,6 +68,7 @@ pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
         outbound: Outbound { mode, origin: origin("", 3) },
         consistency: Arc::new(policy(consistency::Mode::Off)),
         https: Err("no roots in this test".into()),
+        trust_domain: "cluster.local".into(),
     }
 }
 

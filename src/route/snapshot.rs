@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use foldhash::HashMap;
 use ipnet::IpNet;
 
+use super::authz::{self, Asked, Policies};
 use super::cluster::{Cluster, Origination, Sni};
 use super::consistency::{Expected, Policy};
 use super::hosts::HostIndex;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub consistency: Arc<Policy>,
     /// The TLS client of requests for `https://` whose service has no DestinationRule for TLS: system roots.
     pub https: Result<ClientTls, Arc<str>>,
+    /// `mesh.trustDomain`.
+    pub trust_domain: Arc<str>,
 }
 
 /// `mesh.outboundTrafficPolicy`, compiled.
@@ -62,6 +65,8 @@ pub struct View {
     /// Longest prefix first; all networks of one length in one map.
     networks: Vec<(u8, HashMap<IpNet, Ports>)>,
     pub(super) nearby: NearbyHosts,
+    /// AuthorizationPolicies over all flows of its workloads.
+    pub policies: Policies,
 }
 
 /// The declared ports of a host, in order of their number.
@@ -91,11 +96,16 @@ impl Snapshot {
         };
         match view.find(&flow.target) {
             Found::Service(service) => {
-                let verdict = match &service.refused {
-                    None => self.route_to(service, flow, draw).map(|route| self.expecting(route, Some(service), flow)),
-                    Some(refusal) => Err(Refusal::clone(refusal)),
+                let (authorized, inside) = match self.authorize(view, Some(service), flow) {
+                    Ok(Authorized { by, inside }) => (by, inside),
+                    Err(refusal) => return Choice::refused(Some(service.clone()), refusal),
                 };
-                Choice { service: Some(service.clone()), verdict, would_deny: None }
+                let verdict = self.route_to(service, flow, draw).map(|route| match inside {
+                    Some(policy) => Route { tunnel: TunnelKind::Terminated(policy), ..route },
+                    None => route,
+                });
+                let verdict = verdict.map(|route| self.expecting(route, Some(service), flow));
+                Choice { service: Some(service.clone()), verdict, would_deny: None, authorized }
             }
             found => self.route_unknown(view, &found, flow),
         }
@@ -148,9 +158,48 @@ impl Snapshot {
             let refusal = refusal(ErrorType::NotFound, Stage::Registry, detail);
             return Choice::refused(None, Refusal { origin: Some(self.outbound.origin.clone()), ..refusal });
         }
+        let authorized = match self.authorize(view, None, flow) {
+            Ok(Authorized { by, .. }) => by,
+            Err(refusal) => return Choice::refused(None, refusal),
+        };
         let would_deny = (self.outbound.mode == Mode::Report).then(|| unknown(&self.outbound.origin));
         let route = self.expecting(self.pass_through(view, flow), None, flow);
-        Choice { service: None, verdict: Ok(route), would_deny }
+        Choice { service: None, verdict: Ok(route), would_deny, authorized }
+    }
+
+    /// Asks the AuthorizationPolicies of the workload and of the service.
+    fn authorize(&self, view: &View, service: Option<&Service>, flow: &Flow<'_>) -> Result<Authorized, Refusal> {
+        let of_service = service.and_then(|service| service.policies.as_deref()).map_or(&[][..], Vec::as_slice);
+        if view.policies.is_empty() && of_service.is_empty() {
+            return Ok(Authorized::default());
+        }
+        let policies = view.policies.iter().chain(of_service).map(|policy| &**policy);
+        let asked = Asked::new(flow, &self.trust_domain);
+        match authz::judge(policies, &asked) {
+            authz::Verdict::Allowed(rule) => Ok(Authorized { by: rule.map(|rule| rule.origin.clone()), inside: None }),
+            authz::Verdict::Denied(policy) => Err(access_denied(policy)),
+            authz::Verdict::Unseen(policy) => match (flow.ask, service) {
+                (Ask::Connect, Some(service))
+                    if policy.looks_inside() && (service.protocol.is_http() || service.protocol == Protocol::Auto) =>
+                {
+                    Ok(Authorized { by: None, inside: Some(policy.origin.resource.clone()) })
+                }
+                (Ask::Http(_), _) if asked.is_ambiguous() => {
+                    let detail =
+                        "the path holds dot segments, double slashes or escapes of them, and a policy goes by the path";
+                    let refusal = refusal(ErrorType::BadRequest, Stage::Authorization, detail.to_owned());
+                    Err(Refusal { origin: Some(policy.origin.clone()), ..refusal })
+                }
+                _ => {
+                    let detail = format!(
+                        "{ACCESS_DENIED}: {} asks for what a flow of this kind does not show",
+                        policy.origin.resource
+                    );
+                    let refusal = refusal(ErrorType::RequestDenied, Stage::Authorization, detail);
+                    Err(Refusal { origin: Some(policy.origin.clone()), ..refusal })
+                }
+            },
+        }
     }
 
     /// Adds what a tunnel's first bytes are held against. A literal names nobody, and what is served from inside is judged there, each
@@ -194,6 +243,26 @@ impl Snapshot {
     }
 }
 
+/// What the AuthorizationPolicies let pass.
+#[derive(Default)]
+struct Authorized {
+    /// The rule by which.
+    by: Option<Origin>,
+    /// The policy for which a tunnel is served from inside: it judges each request.
+    inside: Option<Arc<str>>,
+}
+
+const ACCESS_DENIED: &str = "RBAC: access denied"; // Istio's words
+
+fn access_denied(policy: Option<&authz::Policy>) -> Refusal {
+    let detail = match policy {
+        Some(policy) => format!("{ACCESS_DENIED} by {}", policy.origin.resource),
+        None => format!("{ACCESS_DENIED}: no AuthorizationPolicy allows it"),
+    };
+    let origin = policy.map(|policy| policy.origin.clone());
+    Refusal { origin, ..refusal(ErrorType::RequestDenied, Stage::Authorization, detail) }
+}
+
 impl Choice {
     /// True if the flow goes out.
     pub fn is_allowed(&self) -> bool {
@@ -201,7 +270,7 @@ impl Choice {
     }
 
     fn refused(service: Option<Arc<Service>>, refusal: Refusal) -> Self {
-        Self { service, verdict: Err(refusal), would_deny: None }
+        Self { service, verdict: Err(refusal), would_deny: None, authorized: None }
     }
 }
 
@@ -214,6 +283,7 @@ impl View {
             literals: HashMap::default(),
             networks: Vec::new(),
             nearby: NearbyHosts::default(),
+            policies: Policies::new(),
         }
     }
 
@@ -242,12 +312,13 @@ impl View {
         insert(self.networks[at].1.entry(net.trunc()).or_default(), service)
     }
 
-    /// Refuses every flow to the services for which `why` has a reason, however they are asked for.
-    pub fn refuse(&mut self, why: impl Fn(&Service) -> Option<Arc<Refusal>>) {
+    /// Gives services the policies that protect them, however they are asked for.
+    pub fn protect(&mut self, by: impl Fn(&Service) -> Policies) {
         let networks = self.networks.iter_mut().flat_map(|(_, networks)| networks.values_mut());
         for service in self.hosts.values_mut().chain(self.literals.values_mut()).chain(networks).flatten() {
-            if let Some(refusal) = why(service) {
-                *service = Arc::new(Service { refused: Some(refusal), ..Service::clone(service) });
+            let policies = by(service);
+            if !policies.is_empty() {
+                *service = Arc::new(Service { policies: Some(Arc::new(policies)), ..Service::clone(service) });
             }
         }
     }

@@ -56,7 +56,7 @@ impl Asking<'_> {
         let choice = self.snapshot.route(&flow);
         trail.would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.to_string());
         match &choice.verdict {
-            Ok(route) => self.routed(&question, choice.service.as_deref(), route, trail),
+            Ok(route) => self.routed(&question, &choice, route, trail),
             Err(refusal) => {
                 let nearest = self.snapshot.nearest(&flow);
                 self.refused_by_policy(text, &question, &choice, refusal, nearest, trail)
@@ -132,7 +132,8 @@ impl Asking<'_> {
         }
     }
 
-    fn routed(&self, question: &Question, service: Option<&Service>, route: &Route, mut trail: Trail) -> Explanation {
+    fn routed(&self, question: &Question, choice: &Choice, route: &Route, mut trail: Trail) -> Explanation {
+        let service = choice.service.as_deref();
         let (at, found) = match service {
             Some(service) => (place(&service.origin), describe_service(service)),
             None => {
@@ -145,7 +146,10 @@ impl Asking<'_> {
             None => found,
         };
         trail.pass(Stage::Registry, at, found);
-        trail.pass(Stage::Authorization, None, "no policy applies".to_owned());
+        match &choice.authorized {
+            Some(rule) => trail.pass(Stage::Authorization, place(rule), format!("allowed by {}", rule.resource)),
+            None => trail.pass(Stage::Authorization, None, "no policy refuses it".to_owned()),
+        }
         let plan = Plan { question, route };
         let problem = match plan.problem() {
             Some(failure) => {
@@ -193,7 +197,7 @@ impl Asking<'_> {
             let text = match (stage, service) {
                 (Stage::Registry, Some(service)) => describe_service(service),
                 (Stage::Registry, None) => "no resource names it".to_owned(),
-                _ => "no policy applies".to_owned(),
+                _ => "no policy refuses it".to_owned(),
             };
             trail.pass(stage, at, text);
         }

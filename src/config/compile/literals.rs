@@ -42,6 +42,6 @@ fn narrowed(service: &Service, endpoint: &Endpoint) -> Service {
         cluster: Arc::new(Cluster { discovery, ..Cluster::clone(&service.cluster) }),
         consistency: service.consistency.clone(),
         routes: service.routes.clone(),
-        refused: service.refused.clone(),
+        policies: service.policies.clone(),
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! [`services`] which resource declares which host, seen from each namespace · [`rules`] the DestinationRule of a host · [`clusters`] what to
 //! connect to · [`routes`] VirtualServices · [`kubernetes`] Services with their addresses · [`names`] aliases and short names ·
-//! [`protected`] what AuthorizationPolicies close · [`credentials`] files and Secrets · [`allow`] the one-line list ·
+//! [`authz`] AuthorizationPolicies · [`credentials`] files and Secrets · [`allow`] the one-line list ·
 //! [`consistency`] what a tunnel may carry.
 
 pub mod allow;
+mod authz;
 mod clusters;
 mod consistency;
 mod credentials;
@@ -13,7 +14,6 @@ mod kubernetes;
 mod literals;
 mod names;
 mod notes;
-mod protected;
 mod routes;
 mod rules;
 mod services;
@@ -67,7 +67,7 @@ pub fn compile(
     diagnostics: &mut Diagnostics,
 ) -> Compiled {
     let allow = allow::expand(settings, resources.len(), diagnostics);
-    let mut written = Written::read(resources, diagnostics);
+    let mut written = Written::read(resources, &settings.mesh.trust_domain, diagnostics);
     written.add_allow(&allow, diagnostics);
     written.add_mounted_secrets(settings, diagnostics);
     let mut notes = Notes::new(diagnostics);
@@ -84,7 +84,8 @@ pub fn compile(
     let mut selected: Vec<(Arc<Workload>, View)> = Vec::new();
     for client in workloads(settings) {
         let is_new = !selected.iter().any(|(other, _)| other.has_same_rules(&client));
-        if is_new && written.is_selecting(&client) {
+        let root = &settings.mesh.root_namespace;
+        if is_new && (written.is_selecting(&client) || written.policies.select(&client, root)) {
             let mut seen = Seen { settings, written: &written, policy: &policy, client: &client };
             let view = seen.compile(&mut credentials, &mut notes);
             selected.push((client, view));
@@ -97,6 +98,7 @@ pub fn compile(
         outbound: outbound(settings),
         consistency: Arc::new(consistency::of_settings(settings)),
         https: credentials.system_roots(),
+        trust_domain: (&*settings.mesh.trust_domain).into(),
     };
     Compiled { snapshot, inputs: credentials.into_inputs() }
 }
@@ -107,13 +109,14 @@ struct Written<'r> {
     entries: Vec<ServiceEntry<'r>>,
     rules: Vec<DestinationRule<'r>>,
     virtual_services: Vec<VirtualService<'r>>,
-    policies: Vec<AuthorizationPolicy<'r>>,
+    policies: authz::Compiled<'r>,
     secrets: HashMap<(Arc<str>, Arc<str>), Secret>,
 }
 
 impl<'r> Written<'r> {
-    fn read(resources: &'r [Resource], diagnostics: &mut Diagnostics) -> Self {
+    fn read(resources: &'r [Resource], trust_domain: &str, diagnostics: &mut Diagnostics) -> Self {
         let mut written = Self::default();
+        let mut policies = Vec::new();
         let mut kubernetes = Kubernetes::default();
         for resource in resources {
             match resource.kind {
@@ -128,7 +131,7 @@ impl<'r> Written<'r> {
                     kubernetes.workloads.extend(WorkloadEntry::read(resource, diagnostics));
                 }
                 Kind::AuthorizationPolicy => {
-                    written.policies.extend(AuthorizationPolicy::read(resource, diagnostics));
+                    policies.extend(AuthorizationPolicy::read(resource, trust_domain, diagnostics));
                 }
                 Kind::Service => {
                     kubernetes.services.extend(service::Service::read(resource, CLUSTER_DOMAIN, diagnostics));
@@ -144,6 +147,7 @@ impl<'r> Written<'r> {
             }
         }
         kubernetes.put_together(&mut written.entries, diagnostics);
+        written.policies = authz::Compiled::new(policies);
         written.entries.sort_by_key(|entry| entry.resource.age());
         written.rules.sort_by_key(|rule| rule.resource.age());
         written.virtual_services.sort_by_key(|service| service.resource.age());
@@ -205,6 +209,7 @@ impl Seen<'_, '_> {
         let virtual_services = VirtualServices::new(&self.written.virtual_services, self.client, notes);
         let mut clusters = Clusters::new(self.settings, self.policy, namespace, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(notes));
+        view.policies = self.written.policies.of(self.client, root);
         for declared in registry.iter() {
             let routes = virtual_services.routes(declared, &mut clusters, notes);
             let cluster = clusters.own(declared, notes);
@@ -217,7 +222,7 @@ impl Seen<'_, '_> {
                 consistency: consistency::of_entry(declared.entry, self.settings),
                 cluster,
                 routes,
-                refused: None,
+                policies: None,
             });
             view.add(&service);
             literals::add(&mut view, declared, &service);
@@ -225,7 +230,7 @@ impl Seen<'_, '_> {
         names::add_aliases(&mut view, &registry, &virtual_services, &mut clusters, notes);
         virtual_services.add_narrower_hosts(&mut view, &registry, &mut clusters, notes);
         names::add_short(&mut view, namespace, CLUSTER_DOMAIN);
-        protected::apply(&mut view, &self.written.policies, &registry, notes);
+        self.written.policies.protect(&mut view, &registry, notes);
         rules.warn_of_unused(&registry, notes);
         view
     }

@@ -30,7 +30,7 @@ pub(super) fn add_aliases(
                 consistency: port.consistency.clone(),
                 cluster: port.cluster.clone(),
                 routes: own.or_else(|| port.routes.clone()),
-                refused: None,
+                policies: None,
             }));
         }
     }

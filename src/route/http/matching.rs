@@ -198,7 +198,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The value of a field, or several joined as a list; pseudo-fields too.
-    fn field(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+    pub fn field(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         match name {
             ":method" => return Some(self.request.method.as_bytes().into()),
             ":scheme" => return Some(self.request.scheme.as_str().as_bytes().into()),

@@ -103,7 +103,7 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
                     consistency: clusters.consistency(declared.entry),
                     cluster: clusters.own(declared, notes),
                     routes,
-                    refused: None,
+                    policies: None,
                 }));
             }
         }
@@ -135,7 +135,7 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
             consistency: None,
             cluster,
             routes: Some(routes),
-            refused: None,
+            policies: None,
         }));
     }
 }

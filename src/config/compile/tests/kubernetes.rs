@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Severity;
+use crate::route::TunnelKind;
 
 const SERVICE: &str = "---\napiVersion: v1\nkind: Service\n";
 
@@ -378,32 +379,107 @@ fn workloads_are_selected_in_their_namespace_by_their_labels() {
     );
 }
 
+/// What a policy's document is without its spec.
+fn authorization(name: &str, spec: &str) -> String {
+    let spec = spec.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: {name} }}\nspec:\n{spec}"
+    )
+}
+
 #[test]
-fn what_a_policy_protects_is_refused_however_it_is_asked_for() {
+fn a_policy_protects_its_services_however_they_are_asked_for() {
     let rules = [
-        service_entry("api", "hosts: [api.test, '*.api.test']\naddresses: [192.0.2.7, 198.51.100.0/24]\nports: [{ number: 80, name: http, protocol: HTTP }, { number: 443, name: tls, protocol: TLS }]\nresolution: NONE"),
-        service_entry("free", "hosts: [free.test]\nports: [{ number: 80, name: http, protocol: HTTP }]\nresolution: DNS"),
+        service_entry(
+            "api",
+            "hosts: [api.test, '*.api.test']\naddresses: [192.0.2.7, 198.51.100.0/24]\nports: [{ number: 80, name: http, protocol: HTTP }, { number: 443, name: tls, protocol: TLS }]\nresolution: NONE",
+        ),
+        service_entry(
+            "free",
+            "hosts: [free.test]\nports: [{ number: 80, name: http, protocol: HTTP }]\nresolution: DNS",
+        ),
         named("alias", "{ type: ExternalName, externalName: api.test }"),
-        resource("VirtualService", "narrow", "hosts: [one.api.test]\nhttp:\n- route: [{ destination: { host: free.test } }]"),
-        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: get }\nspec:\n  targetRefs:\n  - { kind: ServiceEntry, group: networking.istio.io, name: api }\n  action: ALLOW\n  rules: [{ to: [{ operation: { methods: [GET] } }] }]\n".to_owned(),
+        resource(
+            "VirtualService",
+            "narrow",
+            "hosts: [one.api.test]\nhttp:\n- route: [{ destination: { host: free.test } }]",
+        ),
+        authorization(
+            "get",
+            "targetRefs: [{ kind: ServiceEntry, group: networking.istio.io, name: api }]\naction: ALLOW\nrules: [{ to: [{ operation: { methods: [GET] } }] }]",
+        ),
     ];
     let loaded = load("", &rules.concat());
-    assert_eq!(codes(&loaded), ["W202"], "{}", loaded.diagnostics().render(false));
+    assert_eq!(codes(&loaded), [""; 0], "{}", loaded.diagnostics().render(false));
     for asked in [
         "api.test:443",
-        "http://api.test/",
         "x.api.test:443",
         "192.0.2.7:443",
-        "198.51.100.9:80",
         "alias:443",
-        "http://one.api.test/",
+        "POST http://api.test/",
+        "POST http://198.51.100.9/",
+        "POST http://one.api.test/",
     ] {
-        let refusal = loaded.ask(asked).verdict.expect_err(asked);
+        let choice = loaded.ask(asked);
+        let refusal = choice.verdict.expect_err(asked);
         assert_eq!((refusal.error.row().status, refusal.stage.as_str()), (403, "authorization"), "{asked}");
-        assert_eq!(&*refusal.origin.expect("a place").resource, "AuthorizationPolicy default/get");
+        assert!(refusal.detail.starts_with("RBAC: access denied"), "{}", refusal.detail);
     }
-    assert!(loaded.ask("http://free.test/").is_allowed() && loaded.ask("api.test:81").is_allowed());
-    assert!(with_flow("api.test:443", |flow| loaded.configuration.snapshot.nearest(flow)).is_none());
+    for asked in
+        ["http://api.test/", "http://198.51.100.9/", "http://one.api.test/", "http://free.test/", "free.test:80"]
+    {
+        assert!(loaded.ask(asked).is_allowed(), "{asked}");
+    }
+    // Its methods are seen inside the tunnel, so it is served from there.
+    let route = loaded.ask("api.test:80").verdict.expect("a tunnel");
+    assert_eq!(route.tunnel, TunnelKind::Terminated("AuthorizationPolicy default/get".into()));
+    let nearest = with_flow("POST http://api.test/", |flow| loaded.configuration.snapshot.nearest(flow)).expect("near");
+    assert_eq!(
+        (&*nearest.rule, nearest.differs_in, &*nearest.declared),
+        ("AuthorizationPolicy default/get", "method", "GET")
+    );
+    let by = loaded.ask("http://api.test/").authorized.expect("a rule");
+    assert_eq!(&*by.resource, "AuthorizationPolicy default/get");
+}
+
+#[test]
+fn policies_of_workloads_judge_every_flow_of_theirs_and_no_other() {
+    let settings = "mesh: { rootNamespace: root }\nworkload: { namespace: a, labels: { app: x } }\nlisteners: [{ name: a, address: '127.0.0.1:1' }, { name: b, address: '127.0.0.1:2', workload: { namespace: a } }, { name: c, address: '127.0.0.1:3', workload: { namespace: c } }]\n";
+    let deny = |name: &str, namespace: &str, selector: &str, host: &str| {
+        authorization(
+            name,
+            &format!("{selector}action: DENY\nrules: [{{ to: [{{ operation: {{ hosts: [{host}] }} }}] }}]"),
+        )
+        .replace(&format!("name: {name}"), &format!("name: {name}, namespace: {namespace}"))
+    };
+    let rules = [
+        deny("all", "root", "", "all.test"),
+        deny("own", "a", "", "own.test"),
+        deny("x", "a", "selector: { matchLabels: { app: x } }\n", "x.test"),
+        deny("other", "c", "selector: { matchLabels: { app: x } }\n", "other.test"),
+    ];
+    let loaded = load(settings, &rules.concat());
+    assert_eq!(codes(&loaded), [""; 0], "{}", loaded.diagnostics().render(false));
+    let refused = |listener: &str| -> Vec<&str> {
+        let hosts = ["all.test", "own.test", "x.test", "other.test", "none.test"];
+        let settings = &loaded.configuration.settings;
+        let listener = settings.listeners.iter().find(|found| &*found.name.value == listener).expect("a listener");
+        let workload = settings.workload_of(listener);
+        let refused = |host: &&str| {
+            with_flow(&format!("{host}:443"), |flow| {
+                let source = crate::flow::Source { workload: workload.clone(), ..flow.source.clone() };
+                !loaded
+                    .configuration
+                    .snapshot
+                    .route(&crate::flow::Flow { source: &source, ..flow.clone() })
+                    .is_allowed()
+            })
+        };
+        hosts.into_iter().filter(refused).collect()
+    };
+    assert_eq!(refused("a"), ["all.test", "own.test", "x.test"]);
+    assert_eq!(refused("b"), ["all.test", "own.test"]);
+    assert_eq!(refused("c"), ["all.test"]);
 }
 
 #[test]

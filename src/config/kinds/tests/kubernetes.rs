@@ -280,32 +280,86 @@ fn rules_of_workloads_and_selectors_have_a_code_a_message_and_a_passing_neighbou
 }
 
 #[test]
-fn a_policy_that_protects_a_service_is_named() {
+fn rules_of_authorization_policies_have_a_code_a_message_and_a_passing_neighbour() {
     let policy = |spec: Value| {
         let policy =
             document("security.istio.io/v1", "AuthorizationPolicy", json!({ "name": "p" }), json!({ "spec": spec }));
         format!("{}\n---\n{policy}", entry(json!({})))
     };
-    let target = |name: &str| json!({ "targetRefs": [{ "kind": "ServiceEntry", "group": "networking.istio.io", "name": name }], "action": "ALLOW" });
+    let rule = |rule: Value| policy(json!({ "rules": [rule] }));
+    let to = |operation: Value| rule(json!({ "to": [{ "operation": operation }] }));
+    let when = |condition: Value| rule(json!({ "when": [condition] }));
+    let target = json!([{ "kind": "ServiceEntry", "group": "networking.istio.io", "name": "a" }]);
+    let fine = || to(json!({ "methods": ["GET"], "notPaths": ["/x/{*}/y/{**}"], "ports": ["443"] }));
     golden(&[
         (
-            policy(target("a")),
-            "W202 : the rules of this policy are not carried out yet: every flow to what it protects is refused",
-            entry(json!({})),
+            policy(json!({ "selector": { "matchLabels": { "app": "a" } }, "targetRefs": target })),
+            "E205 spec.selector: either `selector` or `targetRefs`: they name different things",
+            policy(json!({ "targetRefs": target })),
         ),
         (
-            policy(json!({ "selector": { "matchLabels": { "app": "a" } } })),
-            "W002 kind: AuthorizationPolicy of workloads is not carried out: what it would restrict is not restricted",
-            entry(json!({})),
+            to(json!({ "methods": [] })),
+            "E206 spec.rules[0].to[0].operation.methods: no values: leave the field out, or name some",
+            fine(),
         ),
         (
-            policy(json!({ "targetRefs": [{ "kind": "ServiceEntry", "name": "a" }], "action": "AUDIT" })),
+            to(json!({})),
+            "E206 spec.rules[0].to[0].operation: this asks for nothing: leave it out, or say what it asks for",
+            fine(),
+        ),
+        (
+            rule(json!({ "from": [] })),
+            "E206 spec.rules[0].from: `from` is empty: leave it out, or say what it asks for",
+            rule(json!({})),
+        ),
+        (
+            when(json!({ "key": "source.ip", "values": ["10.0.0.0/33"] })),
+            "E035 spec.rules[0].when[0].values[0]: \"10.0.0.0/33\": neither an address nor a network such as 192.0.2.0/24",
+            when(json!({ "key": "source.ip", "values": ["10.0.0.0/8", "2001:db8::1"] })),
+        ),
+        (
+            to(json!({ "ports": ["0"] })),
+            "E035 spec.rules[0].to[0].operation.ports[0]: \"0\": not a port, 1 to 65535, as text",
+            fine(),
+        ),
+        (
+            to(json!({ "paths": ["/a/{*}b"] })),
+            "E035 spec.rules[0].to[0].operation.paths[0]: \"{*}b\": in a path template a segment is a text, `{*}` or `{**}`",
+            fine(),
+        ),
+        (
+            when(json!({ "key": "source.ip" })),
+            "E031 spec.rules[0].when[0]: `values` or `notValues` is missing",
+            when(json!({ "key": "request.headers[X-Team]", "notValues": ["red"] })),
+        ),
+        (
+            when(json!({ "key": "request.headers", "values": ["a"] })),
+            "E207 spec.rules[0].when[0].key: \"request.headers\" is no key that conditions know (known: source.ip, remote.ip, source.namespace, source.principal, source.serviceAccount, destination.ip, destination.port, connection.sni, request.auth.principal, request.auth.audiences, request.auth.presenter, request.headers[NAME])",
+            when(json!({ "key": "request.headers[a]", "values": ["a"] })),
+        ),
+        (
+            when(json!({ "key": "experimental.envoy.filters.a.b[c]", "values": ["a"] })),
+            "W204 spec.rules[0].when[0].key: never known here: an ALLOW does not hold by it, and a DENY holds without it",
+            when(json!({ "key": "destination.port", "values": ["443"] })),
+        ),
+        (
+            policy(json!({ "action": "DENY" })),
+            "W204 spec.action: a DENY without rules never holds, and refuses nothing; `rules: [{}]` refuses everything",
+            policy(json!({ "action": "DENY", "rules": [{}] })),
+        ),
+        (
+            policy(json!({ "action": "AUDIT", "rules": [{}] })),
             "W001 spec.action: not supported, and ignored: AUDIT restricts nothing",
-            entry(json!({})),
+            policy(json!({})),
+        ),
+        (
+            policy(json!({ "action": "CUSTOM", "rules": [{}] })),
+            "E036 spec.action: not supported: nobody would be asked whether the flow may pass",
+            policy(json!({})),
         ),
     ]);
-    let missing = problems(&policy(target("b")));
-    assert_eq!(missing[1], "W187 spec.targetRefs[0]: no loaded resource of this namespace is called b");
+    let missing = problems(&policy(json!({ "targetRefs": [{ "kind": "ServiceEntry", "name": "b" }] })));
+    assert_eq!(missing, ["W187 spec.targetRefs[0]: no loaded resource of this namespace is called b"]);
 }
 
 #[test]
