@@ -3,6 +3,7 @@
 
 mod agreement;
 mod attacks;
+mod authorization;
 mod cli;
 mod clients;
 mod commands;
