@@ -170,7 +170,7 @@ impl Arrival {
                 metrics::handshake(Handshake::Completed);
                 self.stream = Some(stream);
                 let name = session.certificate.as_ref().map(|certificate| certificate.name.clone());
-                self.source.identity = name.map(Identity::Certificate);
+                self.source.identity = name.map(Identity::Certificate).map(Box::new);
                 self.source.transport = Transport::Tls(Arc::new(session));
                 Ok(())
             }

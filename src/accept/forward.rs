@@ -44,7 +44,7 @@ pub fn serve(proxy: Arc<Proxy>, accepted: Accepted) -> impl Future<Output = ()> 
         pinned: None,
         inside: None,
         requests: 0,
-        hold: Hold::Connection(Box::new(admitted)),
+        hold: Hold::Connection(admitted),
     });
     connection.serve()
 }
@@ -68,7 +68,7 @@ struct Connection {
 
 /// What is counted, and given back at the end.
 enum Hold {
-    Connection(Box<Admitted>),
+    Connection(Admitted),
     /// A stream of HTTP/2; its connection is held by a task of its own.
     Stream {
         _guard: StreamGuard,
@@ -174,7 +174,7 @@ impl Connection {
         let source = Source::clone(&source);
         let stream = stream.with_prefix(buf.freeze());
         let tasks = proxy.drain.clone();
-        tasks.spawn(http2::serve(proxy, Accepted { stream, source, settings, admitted: *admitted }));
+        tasks.spawn(http2::serve(proxy, Accepted { stream, source, settings, admitted }));
     }
 
     /// Closes in order: a TLS session that ends without saying so looks cut off to the client (RFC 8446 §6.1).

@@ -140,7 +140,7 @@ impl Connection {
     /// Hands both streams to the relay, the hello first, as a small future of its own, so that this one can end.
     fn tunnel(self, opened: Opened, record: Box<AccessRecord>, admitted: Admitted) {
         let downstream = self.stream.with_prefix(self.buf.freeze());
-        let tunnel = self.proxy.tunnel(downstream, opened, record, Box::new(admitted));
+        let tunnel = self.proxy.tunnel(downstream, opened, record, admitted);
         self.proxy.drain.spawn(tunnel.relay());
     }
 

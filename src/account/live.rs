@@ -147,7 +147,7 @@ impl Live {
         json!({
             "id": self.id,
             "client": self.source.peer.to_string(),
-            "identity": self.source.identity.as_ref().map(Identity::as_str),
+            "identity": self.source.identity.as_deref().map(Identity::as_str),
             "target": self.target.to_string(),
             "cluster": self.traffic.cluster(),
         })

@@ -202,7 +202,7 @@ impl Row {
         holds(&self.target.to_string())
             || holds(&self.source.peer.to_string())
             || holds(&self.cluster)
-            || self.source.identity.as_ref().is_some_and(|identity| holds(identity.as_str()))
+            || self.source.identity.as_deref().is_some_and(|identity| holds(identity.as_str()))
     }
 
     fn tell(self, snapshot: &Snapshot, now: Timestamp) -> Tunnel {
@@ -220,7 +220,7 @@ impl Row {
         Tunnel {
             id: self.id,
             client: self.source.peer.to_string(),
-            identity: self.source.identity.as_ref().map(Identity::as_str).map(str::to_owned),
+            identity: self.source.identity.as_deref().map(Identity::as_str).map(str::to_owned),
             listener: self.source.listener.name.clone(),
             asked_by: if self.by_sni { "sni" } else { "connect" },
             target,

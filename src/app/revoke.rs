@@ -61,7 +61,7 @@ impl Revoked {
         Self {
             id: live.id,
             client: live.source.peer.to_string().into(),
-            identity: live.source.identity.as_ref().map(Identity::as_str).map(Into::into),
+            identity: live.source.identity.as_deref().map(Identity::as_str).map(Into::into),
             target: live.target.to_string().into(),
             why: refusal.detail.clone(),
             rule: refusal.origin.as_ref().map(|origin| origin.to_string().into()),

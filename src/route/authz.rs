@@ -160,7 +160,7 @@ impl<'a> Asked<'a> {
     }
 
     fn principal(&self) -> &str {
-        self.principal.get_or_init(|| match &self.flow.source.identity {
+        self.principal.get_or_init(|| match self.flow.source.identity.as_deref() {
             Some(Identity::User(name)) => name.to_string(),
             Some(Identity::Certificate(name)) => name.strip_prefix(SPIFFE).unwrap_or(name).to_owned(),
             None => {
@@ -173,7 +173,7 @@ impl<'a> Asked<'a> {
     /// Namespace and account: a client certificate replaces those of the listener's workload (CONTRACT).
     fn account(&self) -> (&str, &str) {
         let workload = &self.flow.source.workload;
-        let certified = match &self.flow.source.identity {
+        let certified = match self.flow.source.identity.as_deref() {
             Some(Identity::Certificate(name)) => spiffe_account(name),
             _ => None,
         };
@@ -522,15 +522,15 @@ mod tests {
             |source: &Source, attribute: Attribute, value: &str| fits(is(attribute, &[value]), source, "a.test:443");
         assert_eq!(ask(&source, Attribute::Principal, "td.test/ns/sleep/sa/default"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Namespace, "sleep"), Fit::Yes);
-        source.identity = Some(Identity::User("alice".into()));
+        source.identity = Some(Box::new(Identity::User("alice".into())));
         assert_eq!(ask(&source, Attribute::Principal, "alice"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Principal, "td.test*"), Fit::No);
         assert_eq!(ask(&source, Attribute::Namespace, "sleep"), Fit::Yes);
-        source.identity = Some(Identity::Certificate("spiffe://other/ns/curl/sa/robot".into()));
+        source.identity = Some(Box::new(Identity::Certificate("spiffe://other/ns/curl/sa/robot".into())));
         assert_eq!(ask(&source, Attribute::Principal, "other/ns/curl/sa/robot"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Namespace, "curl"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::ServiceAccount, "curl/robot"), Fit::Yes);
-        source.identity = Some(Identity::Certificate("build.example".into()));
+        source.identity = Some(Box::new(Identity::Certificate("build.example".into())));
         assert_eq!(ask(&source, Attribute::Principal, "build.example"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Namespace, "sleep"), Fit::Yes);
     }

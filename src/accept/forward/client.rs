@@ -37,7 +37,7 @@ impl Client<'_> {
         record: &mut AccessRecord,
     ) -> Result<Arc<Source>, Failure> {
         let source = self.authenticate(head, known).await?;
-        record.identity(source.identity.as_ref());
+        record.identity(source.identity.as_deref());
         self.refuse_loop(head)?;
         Ok(source)
     }
@@ -51,7 +51,7 @@ impl Client<'_> {
         };
         match basic.verify(head.field("proxy-authorization")).await {
             Verdict::User(user) => {
-                Ok(Arc::new(Source { identity: Some(Identity::User(user)), ..Source::clone(self.source) }))
+                Ok(Arc::new(Source { identity: Some(Box::new(Identity::User(user))), ..Source::clone(self.source) }))
             }
             Verdict::Missing => {
                 Err(Failure::new(ErrorType::AuthenticationRequired, "this proxy asks for user and password"))

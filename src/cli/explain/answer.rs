@@ -109,7 +109,7 @@ impl Asking<'_> {
             transport: crate::flow::Transport::Tcp,
             listener: self.listener.name.clone(),
             workload: self.listener.workload.clone(),
-            identity,
+            identity: identity.map(Box::new),
         })
     }
 
