@@ -47,6 +47,7 @@ use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
 use crate::flow::ListenAddress;
 use crate::stream::descriptors;
+use crate::route::Snapshot;
 use crate::tunnel::Proxy;
 
 /// How a proxy that was running ended.
@@ -84,6 +85,7 @@ pub enum StartError {
 const FLUSH_TIME: Duration = Duration::from_secs(2); // a log that nobody reads must not keep the process from ending
 const TICK: Duration = Duration::from_millis(500); // below every limit that a flow usually waits with
 const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
+const RETIRE_TIME_MAX: Duration = Duration::from_secs(30); // longer than a dial takes
 
 /// Runs the proxy until a signal ends it. `trust` are files and folders of roots that the environment names; listeners may use the
 /// sockets in `passed`; `announce` is told where it listens: once everything is bound
@@ -346,7 +348,7 @@ impl App {
             tracing::warn!("sandbox: takes effect at the next start");
         }
         let generation = parts.snapshot.generation();
-        self.proxy.snapshot.store(parts.snapshot.clone());
+        let before = self.proxy.snapshot.swap(parts.snapshot.clone());
         self.proxy.shares.set_rates(&parts.limits);
         self.proxy.limits.store(Arc::new(parts.limits));
         self.proxy.account.set_progress(parts.progress);
@@ -357,8 +359,17 @@ impl App {
         self.tell_addresses();
         self.watch.set_files(&parts.files);
         let same_files = *self.running.files == *parts.files;
-        let said = Said::of(parts.digest, &parts.warnings);
-        let news = said.since(&self.running.said);
+        let (proxy, snapshot, on_revoke) = (self.proxy.clone(), parts.snapshot, parts.on_revoke);
+        let (digest, warnings) = (parts.digest, parts.warnings);
+        let said_before = std::mem::take(&mut self.running.said);
+        // Off the workers: there may be 100,000 rules to compare and 20,000 tunnels to judge.
+        let compared = tokio::task::spawn_blocking(move || {
+            let said = Said::of(digest, &warnings);
+            let news = said.since(&said_before);
+            (said, news, revoke::judge_again(&proxy, &snapshot, on_revoke))
+        });
+        let (said, news, revocation) = compared.await.unwrap_or_default();
+        retire(before);
         // What was said of the generation before is not said again.
         for warning in &news.new_warnings {
             tracing::warn!("{warning}");
@@ -372,10 +383,7 @@ impl App {
             fingerprint: if same_files { self.running.fingerprint } else { parts.fingerprint },
             said,
         };
-        let (proxy, snapshot, on_revoke) = (self.proxy.clone(), parts.snapshot, parts.on_revoke);
-        // Off the workers: there may be 20,000 of them.
-        let judged = tokio::task::spawn_blocking(move || revoke::judge_again(&proxy, &snapshot, on_revoke)).await;
-        Ok((generation, news, judged.unwrap_or_default()))
+        Ok((generation, news, revocation))
     }
 
     /// Permissions that look right, and are not: says why.
@@ -436,6 +444,18 @@ impl App {
         self.admin.close();
         end
     }
+}
+
+/// Lets go of the rules of the generation before, off the workers: freeing 100,000 of them holds a worker up for as long as hundreds of
+/// flows take. Flows that began under them and are not open yet are waited for, or the last of them would have to do it.
+fn retire(before: Arc<Snapshot>) {
+    tokio::spawn(async move {
+        let deadline = Instant::now() + RETIRE_TIME_MAX;
+        while Arc::strong_count(&before) > 1 && Instant::now() < deadline {
+            tokio::time::sleep(TICK).await;
+        }
+        let _ = tokio::task::spawn_blocking(move || drop(before)).await;
+    });
 }
 
 /// Waits for a signal that ends the drain; the others have no meaning any more.

@@ -69,7 +69,7 @@ pub(super) struct Said {
 }
 
 /// What is new of a configuration that came into force.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct News {
     rules: RuleChanges,
     settings: Vec<Box<str>>,
