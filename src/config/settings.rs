@@ -351,7 +351,7 @@ impl Settings {
     /// The keys of the file, each with what it says.
     pub(super) fn top_level(&self) -> impl Iterator<Item = (&str, &Node)> {
         let entries = match &self.document.root.value {
-            Value::Map(entries) => entries.as_slice(),
+            Value::Map(entries) => &**entries,
             _ => &[],
         };
         entries.iter().map(|(key, value)| (&*key.text, value))

@@ -37,9 +37,9 @@ pub enum Value {
         plain: bool,
     },
     /// A sequence.
-    List(Vec<Node>),
+    List(Box<[Node]>),
     /// A mapping, in the order written, keys unique.
-    Map(Vec<(Key, Node)>),
+    Map(Box<[(Key, Node)]>),
 }
 
 /// The key of a map's entry.

@@ -101,7 +101,7 @@ impl Hash for PoolKey {
 }
 
 fn depends_on_target(cluster: &Cluster) -> bool {
-    let asked = |tls: &Option<Origination>| tls.as_ref().is_some_and(|tls| tls.sni == Sni::Asked);
+    let asked = |tls: &Option<Arc<Origination>>| tls.as_ref().is_some_and(|tls| tls.sni == Sni::Asked);
     matches!(cluster.discovery, Discovery::Asked { .. }) || asked(&cluster.tls)
 }
 
@@ -112,7 +112,7 @@ fn same_way(one: &Cluster, other: &Cluster) -> bool {
         && one.addresses.opened == other.addresses.opened
         && one.addresses.policy.allow == other.addresses.policy.allow
         && one.addresses.policy.deny == other.addresses.policy.deny
-        && same_tls(one.tls.as_ref(), other.tls.as_ref())
+        && same_tls(one.tls.as_deref(), other.tls.as_deref())
         && match (&one.via, &other.via) {
             (Via::Direct, Via::Direct) => true,
             (Via::Connect(one), Via::Connect(other)) => Arc::ptr_eq(one, other) || same_hop(one, other),
@@ -505,7 +505,8 @@ mod tests {
         let tls = |cluster: Cluster, sni: Sni, insecure_skip_verify: bool| {
             let spec = ClientTlsSpec { ca_pem: None, insecure_skip_verify, ..Default::default() };
             let client = ClientTls::new(&spec).map_err(|error| error.to_string().into());
-            Cluster { tls: Some(Origination { mode: "SIMPLE", sni, client, origin: Default::default() }), ..cluster }
+            let tls = Origination { mode: "SIMPLE", sni, client, origin: Default::default() };
+            Cluster { tls: Some(Arc::new(tls)), ..cluster }
         };
         let via = |cluster: Cluster, parent: &str, user: Option<&str>| {
             let value = |user: &str| crate::route::cluster::Authorization { value: Ok(user.into()) };
@@ -545,7 +546,7 @@ mod tests {
             of(cluster(), "a.example:81"),
             of(cluster(), "b.example:80"),
             of(denied, "a.example:80"),
-            of(Cluster { source: vec!["192.0.2.9".parse().unwrap()], ..cluster() }, "a.example:80"),
+            of(Cluster { source: Arc::new(["192.0.2.9".parse().unwrap()]), ..cluster() }, "a.example:80"),
             of(fixed(&[one]), "a.example:80"),
             of(fixed(&["192.0.2.2:80"]), "a.example:80"),
             of(tls(fixed(&[one]), name("x.example"), true), "a.example:80"),

@@ -31,7 +31,7 @@ pub(super) fn cluster() -> Cluster {
         tls: None,
         connect_timeout: Duration::from_secs(5),
         addresses: AddressRules { policy, opened: IpSet::default() },
-        source: Vec::new(),
+        source: Arc::default(),
         balancing: Balancing::LeastRequest,
         idle_timeout: None,
         requests_per_connection_max: 0,

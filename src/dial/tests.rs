@@ -136,7 +136,7 @@ async fn pending_dials_are_bounded_and_a_dropped_dial_leaves() {
 async fn flows_are_dialled_from_the_source_of_the_right_family() {
     let listener = listen("127.0.0.1", 0).await;
     let addr = listener.local_addr().unwrap();
-    let source = ["::1", "127.0.0.9", "127.0.0.8"].map(|ip| ip.parse().unwrap()).to_vec();
+    let source = Arc::new(["::1", "127.0.0.9", "127.0.0.8"].map(|ip| ip.parse().unwrap()));
     let (dialed, _) = dial(&dialer(), Cluster { source, ..cluster() }, &target_at(addr)).await;
     assert_eq!(dialed.unwrap().stream.local_addr().unwrap().ip(), IpAddr::from([127, 0, 0, 9]));
 }
@@ -233,7 +233,7 @@ async fn tls_is_originated_for_the_name_asked_for_or_the_fixed_one() {
     let fixed = Sni::Fixed(Name::parse(b"api.example").unwrap());
     let to = |tls| Cluster {
         discovery: Discovery::Static(vec![endpoint(&server.addr.to_string())]),
-        tls: Some(tls),
+        tls: Some(Arc::new(tls)),
         ..cluster()
     };
     for (sni, asked) in [(Sni::Asked, "api.example:80"), (fixed, "other.example:80")] {
@@ -257,7 +257,7 @@ async fn tls_is_originated_for_the_name_asked_for_or_the_fixed_one() {
 async fn a_peer_that_is_silent_in_the_handshake_ends_at_the_connect_timeout() {
     let listener = listen("127.0.0.1", 0).await;
     let cluster = Cluster {
-        tls: Some(originating(&Authority::new(), Sni::Asked)),
+        tls: Some(Arc::new(originating(&Authority::new(), Sni::Asked))),
         connect_timeout: Duration::from_millis(100),
         ..cluster()
     };
@@ -275,7 +275,7 @@ async fn tls_to_a_parent_and_tls_inside_its_tunnel_are_two_wraps() {
     let hop = Hop {
         cluster: Arc::new(Cluster {
             discovery: Discovery::Static(vec![endpoint(&parent.to_string())]),
-            tls: Some(originating(&authority, Sni::Fixed(Name::parse(b"parent.example").unwrap()))),
+            tls: Some(Arc::new(originating(&authority, Sni::Fixed(Name::parse(b"parent.example").unwrap())))),
             ..cluster()
         }),
         target: None,
@@ -284,7 +284,7 @@ async fn tls_to_a_parent_and_tls_inside_its_tunnel_are_two_wraps() {
         origin: Default::default(),
     };
     let cluster =
-        Cluster { via: Via::Connect(Arc::new(hop)), tls: Some(originating(&authority, Sni::Asked)), ..cluster() };
+        Cluster { via: Via::Connect(Arc::new(hop)), tls: Some(Arc::new(originating(&authority, Sni::Asked))), ..cluster() };
     let (dialed, _) = dial(&dialer(), cluster, &target("api.example:443")).await;
     echoes(dialed.unwrap()).await;
     assert_eq!(origin.handshakes.lock().unwrap()[0].1.as_deref(), Some("api.example"));

@@ -184,6 +184,17 @@ impl Host {
         Ok(Self::Name(Name(name.into())))
     }
 
+    /// The same of a host that stays in memory: a name in canonical form shares its text.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn of_resource(text: &Arc<str>) -> Result<Self, TargetError> {
+        Ok(match Self::parse(text.as_bytes())? {
+            Self::Name(name) if *name.0 == **text => Self::Name(Name(text.clone())),
+            host => host,
+        })
+    }
+
     /// The name, if it is one.
     pub fn name(&self) -> Option<&Name> {
         match self {

@@ -10,8 +10,8 @@ use thiserror::Error;
 /// A set of addresses: sorted, merged ranges, asked by binary search. IPv4 and IPv6 apart; IPv4-mapped IPv6 counts as IPv4.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpSet {
-    v4: Vec<(u32, u32)>,
-    v6: Vec<(u128, u128)>,
+    v4: Box<[(u32, u32)]>,
+    v6: Box<[(u128, u128)]>,
 }
 
 impl IpSet {
@@ -31,16 +31,14 @@ impl IpSet {
 
 impl FromIterator<IpNet> for IpSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        let mut set = Self::default();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for net in nets {
             match net {
-                IpNet::V4(net) => set.v4.push((u32::from(net.network()), u32::from(net.broadcast()))),
-                IpNet::V6(net) => set.v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
+                IpNet::V4(net) => v4.push((u32::from(net.network()), u32::from(net.broadcast()))),
+                IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
             }
         }
-        merge(&mut set.v4);
-        merge(&mut set.v6);
-        set
+        Self { v4: merged(v4), v6: merged(v6) }
     }
 }
 
@@ -55,7 +53,7 @@ fn covers<N: Ord + Copy>(ranges: &[(N, N)], value: N) -> bool {
     after > 0 && ranges[after - 1].1 >= value
 }
 
-fn merge<N: Ord + Copy>(ranges: &mut Vec<(N, N)>) {
+fn merged<N: Ord + Copy>(mut ranges: Vec<(N, N)>) -> Box<[(N, N)]> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, kept| {
         let overlaps = next.0 <= kept.1;
@@ -64,6 +62,7 @@ fn merge<N: Ord + Copy>(ranges: &mut Vec<(N, N)>) {
         }
         overlaps
     });
+    ranges.into()
 }
 
 /// What the settings say of addresses: `addresses: { allow, deny }`.

@@ -23,14 +23,14 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// The way there.
     pub via: Via,
-    /// TLS that we originate around whatever stream came out of `via`.
-    pub tls: Option<Origination>,
+    /// TLS that we originate around whatever stream came out of `via`. Shared: few clusters of 100,000 have any.
+    pub tls: Option<Arc<Origination>>,
     /// Bounds TCP and TLS of one attempt (`connectionPool.tcp.connectTimeout`, else the mesh's `connectTimeout`).
     pub connect_timeout: Duration,
     /// Which of the addresses found may be dialled.
     pub addresses: AddressRules,
     /// Our own addresses to dial from, first of the right family; empty: the kernel chooses (`dial.source`, `egret.dev/source`).
-    pub source: Vec<IpAddr>,
+    pub source: Arc<[IpAddr]>,
     /// How an endpoint is picked among several.
     pub balancing: Balancing,
     /// `connectionPool.tcp.idleTimeout` where set: replaces `limits.tunnelIdle`.

@@ -25,7 +25,7 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         tls: None,
         connect_timeout: Duration::from_secs(10),
         addresses: AddressRules::default(),
-        source: Vec::new(),
+        source: Arc::default(),
         balancing: Balancing::default(),
         idle_timeout: None,
         requests_per_connection_max: 0,

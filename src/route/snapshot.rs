@@ -238,7 +238,7 @@ impl Snapshot {
         }
         let tls =
             Origination { mode: "SIMPLE", sni: Sni::Asked, client: self.https.clone(), origin: route.origin.clone() };
-        let cluster = Cluster { tls: Some(tls), ..Cluster::clone(&route.cluster) };
+        let cluster = Cluster { tls: Some(Arc::new(tls)), ..Cluster::clone(&route.cluster) };
         Route { cluster: Arc::new(cluster), ..route }
     }
 }
@@ -289,17 +289,17 @@ impl View {
 
     /// Adds a port of a service under its host. The first to name a port of a host keeps it.
     pub fn add(&mut self, service: &Arc<Service>) -> bool {
-        insert(self.hosts.entry(&service.host, Vec::new), service)
+        insert(self.hosts.entry(&service.host, few), service)
     }
 
     /// Adds a port of a service under another name than its host's.
     pub fn add_under(&mut self, name: &Arc<str>, service: &Arc<Service>) -> bool {
-        insert(self.hosts.entry(name, Vec::new), service)
+        insert(self.hosts.entry(name, few), service)
     }
 
     /// Adds a port of a service under an address that names it.
     pub fn add_literal(&mut self, ip: IpAddr, service: &Arc<Service>) -> bool {
-        insert(self.literals.entry(ip.to_canonical()).or_default(), service)
+        insert(self.literals.entry(ip.to_canonical()).or_insert_with(few), service)
     }
 
     /// Adds a port of a service under a network.
@@ -309,7 +309,7 @@ impl View {
         if self.networks.get(at).is_none_or(|(other, _)| *other != length) {
             self.networks.insert(at, (length, HashMap::default()));
         }
-        insert(self.networks[at].1.entry(net.trunc()).or_default(), service)
+        insert(self.networks[at].1.entry(net.trunc()).or_insert_with(few), service)
     }
 
     /// Gives services the policies that protect them, however they are asked for.
@@ -371,6 +371,11 @@ impl View {
         }
         nearest
     }
+}
+
+/// Most hosts have one port; a vector that grows by itself begins with four.
+fn few() -> Ports {
+    Vec::with_capacity(1)
 }
 
 fn insert(ports: &mut Ports, service: &Arc<Service>) -> bool {

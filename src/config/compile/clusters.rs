@@ -1,6 +1,7 @@
 //! What to connect to: clusters of service ports, of subsets, and of parent proxies.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub(super) struct Clusters<'c, 'r, 's> {
     registry: &'c Registry<'c, 'r>,
     rules: &'c Rules<'c, 'r>,
     credentials: &'c mut Credentials<'s>,
+    /// `dial.source`, once for all clusters.
+    source: Arc<[IpAddr]>,
     /// Of routes, so that many routes to one place share one cluster.
     made: HashMap<Place, Arc<Cluster>>,
 }
@@ -71,7 +74,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         rules: &'c Rules<'c, 'r>,
         credentials: &'c mut Credentials<'s>,
     ) -> Self {
-        Self { settings, policy, namespace, registry, rules, credentials, made: HashMap::new() }
+        let source = settings.dial.source.as_slice().into();
+        Self { settings, policy, namespace, registry, rules, credentials, source, made: HashMap::new() }
     }
 
     /// The cluster of a service port itself.
@@ -105,7 +109,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             tls: None,
             connect_timeout: self.settings.mesh.connect_timeout,
             addresses: self.address_rules(IpSet::default()),
-            source: self.settings.dial.source.clone(),
+            source: self.source.clone(),
             balancing: Balancing::default(),
             idle_timeout: None,
             requests_per_connection_max: 0,
@@ -221,7 +225,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         }
         let cluster = self.direct(declared, rule, subset, notes);
         let discovery = parent_discovery(declared, cluster.discovery.clone());
-        let tls = cluster.tls.clone().map(|tls| parent_origination(declared, tls));
+        let tls = cluster.tls.as_deref().map(|tls| Arc::new(parent_origination(declared, tls.clone())));
         let authorization = rule.and_then(Rule::authorization).map(|(resource, reference)| {
             let value = self
                 .credentials
@@ -257,10 +261,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             origin,
             discovery: discovery(declared, subset, settings.balancer, &self.settings.files.sockets, notes),
             via: Via::Direct,
-            tls: self.origination(declared, rule, subset, &settings, notes),
+            tls: self.origination(declared, rule, subset, &settings, notes).map(Arc::new),
             connect_timeout: pool.connect_timeout.unwrap_or(self.settings.mesh.connect_timeout),
             addresses: self.address_rules(opened(entry)),
-            source: if source.is_empty() { self.settings.dial.source.clone() } else { source.clone() },
+            source: if source.is_empty() { self.source.clone() } else { source.as_slice().into() },
             balancing: match settings.balancer {
                 Some(Balancer::Endpoints(balancing)) => balancing,
                 Some(Balancer::Asked) | None => Balancing::default(),
@@ -326,7 +330,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             tls: None,
             connect_timeout: self.settings.mesh.connect_timeout,
             addresses: self.address_rules(IpSet::default()),
-            source: Vec::new(),
+            source: Arc::default(),
             balancing: Balancing::default(),
             idle_timeout: None,
             requests_per_connection_max: 0,
@@ -386,15 +390,16 @@ fn discovery(
         Some(Endpoint { at, weight: endpoint.weight })
     };
     let mut endpoints: Vec<Endpoint> = entry.endpoints.iter().filter(chosen).filter_map(located).collect();
+    endpoints.shrink_to_fit(); // they stay as long as the generation
     if entry.resolution == Resolution::Static {
         return Discovery::Static(endpoints);
     }
     if entry.endpoints.is_empty()
         && entry.selector.is_none()
         && subset.is_none_or(|subset| subset.labels.is_empty())
-        && let Ok(host) = Host::parse(declared.host.as_bytes())
+        && let Ok(host) = Host::of_resource(&declared.host)
     {
-        endpoints.push(Endpoint { at: EndpointAddress::Host(host, number), weight: 1 });
+        endpoints = vec![Endpoint { at: EndpointAddress::Host(host, number), weight: 1 }];
     }
     if endpoints.is_empty() {
         return Discovery::Static(endpoints);
@@ -432,7 +437,7 @@ fn parent_discovery(declared: &Declared<'_, '_>, discovery: Discovery) -> Discov
     if !endpoints.is_empty() {
         return Discovery::Static(endpoints);
     }
-    match Host::parse(declared.host.as_bytes()) {
+    match Host::of_resource(&declared.host) {
         Ok(host) => Discovery::Dns { endpoints: vec![endpoint(host)], first_address_only: false },
         Err(_) => Discovery::Missing(format!("{} is no name of a parent proxy", declared.host).into()),
     }

@@ -514,7 +514,7 @@ fn annotations_open_addresses_of_one_service_only() {
     assert!(judge("open.test:443", "10.1.2.3") && judge("open.test:443", "fd00::1"));
     assert!(!judge("open.test:443", "192.168.0.1") && !judge("closed.test:443", "10.1.2.3"));
     let cluster = loaded.ask("open.test:443").verdict.expect("allowed").cluster;
-    assert_eq!(cluster.source, ["192.0.2.1".parse::<std::net::IpAddr>().expect("an address")]);
+    assert_eq!(*cluster.source, ["192.0.2.1".parse::<std::net::IpAddr>().expect("an address")]);
 }
 
 #[test]

@@ -69,7 +69,14 @@ impl Documents {
             }
         }
         let kept = self.resources.into_iter().zip(replaced).filter(|(_, replaced)| !replaced);
-        kept.map(|(resource, _)| resource).collect()
+        let mut kept: Vec<Resource> = kept.map(|(resource, _)| resource).collect();
+        // Labels outlive the documents, between whose texts they were made: one would hold a page of those each. Their copies lie
+        // side by side.
+        let labels: Vec<Arc<str>> = kept.iter().map(|resource| Arc::from(&*resource.label)).collect();
+        for (resource, label) in kept.iter_mut().zip(labels) {
+            resource.label = label;
+        }
+        kept
     }
 
     fn take(&mut self, root: Node, source: &Arc<Source>, namespace: &Arc<str>, diagnostics: &mut Diagnostics) {

@@ -154,13 +154,13 @@ impl<'a> Builder<'a> {
         let Some(Open { span, anchor, content, mut measure }) = self.open.pop() else { return Ok(()) };
         measure.depth += 1;
         let value = match content {
-            Content::List(items) => Value::List(items),
+            Content::List(items) => Value::List(items.into()),
             Content::Map { mut entries, merges, .. } => {
                 self.refuse_duplicates(&mut entries);
                 for (at, merged) in merges {
                     self.merge(&mut entries, at, merged);
                 }
-                Value::Map(entries)
+                Value::Map(entries.into())
             }
         };
         self.add(Node { span, value }, anchor, measure)
@@ -243,7 +243,7 @@ impl<'a> Builder<'a> {
     fn merge(&mut self, entries: &mut Vec<(Key, Node)>, at: Span, merged: Node) {
         let maps = match merged.value {
             Value::List(items) => items,
-            value => vec![Node { span: merged.span, value }],
+            value => Box::new([Node { span: merged.span, value }]),
         };
         for map in maps {
             let Value::Map(more) = map.value else {
