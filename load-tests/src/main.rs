@@ -3,7 +3,7 @@
 //! `README.md` has the method. The map: `main` reads the command line; `bench` orders rounds; `contestant` starts who is
 //! measured (configurations in `peers/`) as a `process` on one core; `load` and `origin` share the other; `syscalls` counts by
 //! strace; `results` holds what was found; `report` and `chart` write it down. `relay` is the floor. `soak` is a long run of its own,
-//! `scale` measures many rules.
+//! `scale` measures many rules, `tunnels` many tunnels.
 
 mod bench;
 mod chart;
@@ -20,6 +20,7 @@ mod scenario;
 mod soak;
 mod syscalls;
 mod tls;
+mod tunnels;
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -54,6 +55,8 @@ enum Command {
     Soak(SoakArguments),
     /// Measure what many rules cost, and print a table
     Scale(scale::ScaleArguments),
+    /// Hold as many tunnels as the default limits let in, and end them
+    Tunnels(tunnels::TunnelsArguments),
     /// Be the floor: a bare relay, for comparison only
     Relay {
         /// Where to listen
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments),
         Command::Soak(arguments) => soak(&arguments),
         Command::Scale(arguments) => scale::run(&arguments).map(|()| true),
+        Command::Tunnels(arguments) => tunnels::run(&arguments).map(|()| true),
         Command::Relay { address, target } => relay::serve(address, target).map(|()| true).map_err(Into::into),
     };
     match done {
@@ -240,4 +244,4 @@ fn allow_many_files() {
     }
 }
 
-const FILES: u64 = 20_000;
+const FILES: u64 = 50_000; // 20,000 tunnels

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -82,15 +82,49 @@ impl Process {
 
     /// Resident bytes of the tree.
     pub(crate) fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident bytes of each process of the tree so far, together.
+    pub(crate) fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = |pid| fs::read_to_string(format!("/proc/{pid}/status")).ok();
         self.tree()
             .into_iter()
             .filter_map(status)
             .filter_map(|text| {
-                text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse::<u64>().ok())
+                text.lines().find_map(|line| line.strip_prefix(field)?.trim().split(' ').next()?.parse::<u64>().ok())
             })
             .map(|kib| kib * 1024)
             .sum()
+    }
+
+    /// Open descriptors of the tree.
+    pub(crate) fn open_files(&self) -> usize {
+        let count = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.tree().into_iter().map(count).sum()
+    }
+
+    /// Sends a signal to the process itself.
+    pub(crate) fn signal(&self, signal: Signal) -> std::io::Result<()> {
+        let gone = || std::io::Error::other("the process is gone");
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn wait(&mut self, limit: Duration) -> std::io::Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait()? {
+                Some(status) => return Ok(status),
+                None if Instant::now() > deadline => return Err(std::io::ErrorKind::TimedOut.into()),
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! What many rules cost: the same Egret with one ServiceEntry and with 100,000: the time of `egret check`, resident memory of an entry,
-//! CPU of a CONNECT.
+//! What many rules cost: the same Egret with one ServiceEntry, with 100, 10,000 and 100,000. Time of `egret check` and of a reload,
+//! memory of an entry, time of a look-up, CPU of a CONNECT by a name of the registry.
+
+mod lookups;
+mod rules;
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,23 +12,27 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rustix::process::Signal;
 use tokio::task::LocalSet;
 
 use crate::contestant::Ports;
-use crate::load::{self, Entrance};
+use crate::load::{self, Entrance, Seen};
 use crate::origin::Origin;
 use crate::process::{Core, Process};
 use crate::{bench, tls};
 
+use lookups::Lookups;
+use rules::Rules;
+
 #[derive(Args)]
 pub(crate) struct ScaleArguments {
-    /// ServiceEntries of the large configuration
+    /// ServiceEntries of the largest configuration
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     entries: u32,
     /// CONNECTs of a round
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     connects: u64,
-    /// Rounds, large and small in turn; the least of each counts
+    /// Rounds, all sizes in turn; the least of each counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
     /// The egret to measure [default: the one built beside this program]
@@ -34,15 +40,36 @@ pub(crate) struct ScaleArguments {
     egret: Option<PathBuf>,
 }
 
-/// What one configuration costs.
-struct Cost {
+/// One size: what it cost so far, and the process that goes on.
+struct Running {
+    rules: Rules,
     check: Duration,
-    resident: u64,
-    /// Of the proxy's process, per CONNECT.
+    lookups: Lookups,
+    process: Process,
+    address: SocketAddr,
+    log: PathBuf,
+    memory: Memory,
+    /// Of the proxy's process, per CONNECT: the least of the rounds.
     cpu: Duration,
 }
 
-/// Measures both and prints a table.
+/// Bytes of a process.
+#[derive(Clone, Copy)]
+struct Memory {
+    resident: u64,
+    /// The most there ever was.
+    peak: u64,
+}
+
+/// What a reload of the same rules took.
+struct Reload {
+    took: Duration,
+    memory: Memory,
+    /// Of those who connected meanwhile.
+    seen: Seen,
+}
+
+/// Measures all sizes and prints a table.
 pub(crate) fn run(arguments: &ScaleArguments) -> Result<(), Box<dyn Error>> {
     let (proxy_core, load_core) = Core::pair()?;
     load_core.pin()?;
@@ -59,90 +86,140 @@ async fn measure(arguments: &ScaleArguments, folder: &Path, core: Core) -> Resul
         None => std::env::current_exe()?.with_file_name("egret"),
     };
     let origin = Origin::start(tls::origin(&folder.join("ca.pem"))?)?;
-    let target = origin.plain[0];
-    let mut costs: Vec<(u32, Option<Cost>)> = vec![(1, None), (arguments.entries, None)];
-    for _ in 0..arguments.rounds {
-        for (entries, least) in &mut costs {
-            let cost = once(&egret, folder, core, target, *entries, arguments.connects).await?;
-            *least = Some(match least.take() {
-                None => cost,
-                Some(least) => Cost {
-                    check: least.check.min(cost.check),
-                    resident: least.resident.min(cost.resident),
-                    cpu: least.cpu.min(cost.cpu),
-                },
-            });
+    let ports = Ports::new();
+    let sizes = [1, 100, 10_000].into_iter().filter(|size| *size < arguments.entries).chain([arguments.entries]);
+    let mut field = Vec::new();
+    for entries in sizes {
+        let rules = Rules::new(entries, &origin.plain);
+        field.push(start(&egret, &folder.join(entries.to_string()), &ports, rules, core).await?);
+    }
+    for round in 0..arguments.rounds {
+        for running in &mut field {
+            running.round(arguments.connects, u64::from(round)).await?;
         }
     }
-    println!("| ServiceEntries | egret check | resident | CPU per CONNECT |\n|---|---|---|---|");
-    for (entries, cost) in &costs {
-        let cost = cost.as_ref().expect("there is a round at least");
-        let (check, micros) = (cost.check.as_secs_f64(), cost.cpu.as_secs_f64() * 1e6);
-        println!("| {entries} | {check:.2} s | {} KiB | {micros:.1} µs |", cost.resident / 1024);
-    }
-    if let [(_, Some(small)), (entries, Some(large))] = costs.as_slice() {
-        let of_entry = large.resident.saturating_sub(small.resident) / u64::from(*entries - 1);
-        let times = large.cpu.as_secs_f64() / small.cpu.as_secs_f64();
-        println!("\nan entry takes {of_entry} bytes; a CONNECT {times:.2} times the CPU of one entry");
-    }
+    print(&field);
+    let largest = field.last().expect("there is a size at least");
+    let Reload { took, memory, seen } = largest.reload(arguments.connects).await?;
+    let latency = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1e6;
+    println!(
+        "\nA reload of {} entries: {:.2} s, peak {} MiB, then {} MiB. {} CONNECTs from its beginning on: median {:.1} ms, p99 {:.1} ms, the longest {:.1} ms.",
+        largest.rules.entries,
+        took.as_secs_f64(),
+        memory.peak >> 20,
+        memory.resident >> 20,
+        seen.operations,
+        latency(0.5),
+        latency(0.99),
+        latency(1.0),
+    );
     Ok(())
 }
 
-async fn once(
+async fn start(
     egret: &Path,
     folder: &Path,
+    ports: &Ports,
+    rules: Rules,
     core: Core,
-    target: SocketAddr,
-    entries: u32,
-    connects: u64,
-) -> Result<Cost, Box<dyn Error>> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, Ports::new().take()?));
-    let settings = write(folder, address, target, entries)?;
-    let started = Instant::now();
-    let check = Command::new(egret).arg("check").arg("-c").arg(&settings).output()?;
-    let took = started.elapsed();
-    if !check.status.success() {
-        return Err(String::from_utf8_lossy(&check.stdout).chars().take(800).collect::<String>().into());
+) -> Result<Running, Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.take()?));
+    let settings = rules.write(folder, address)?;
+    let mut check = Duration::MAX;
+    for _ in 0..CHECKS {
+        let started = Instant::now();
+        let output = Command::new(egret).arg("check").arg("-c").arg(&settings).output()?;
+        check = check.min(started.elapsed());
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stdout).chars().take(800).collect::<String>().into());
+        }
     }
+    let lookups = Lookups::measure(&settings, &rules)?;
+    let log = folder.join("egret.log");
     let command = [egret.as_os_str(), "run".as_ref(), "-c".as_ref(), settings.as_os_str()];
-    let process = Process::start(&command, core, &folder.join("scale.log"), &[address])?;
-    let resident = process.resident();
-    let mut before = Duration::ZERO;
-    let entrance = Entrance { address, connect: true };
-    let seen = load::connects(entrance, target, connects, CONCURRENCY, || before = process.cpu()).await;
-    if let Some(error) = seen.first_error {
-        return Err(format!("{} of {connects} failed: {error}", seen.errors).into());
-    }
-    let cpu = (process.cpu() - before) / u32::try_from(connects)?;
-    Ok(Cost { check: took, resident, cpu })
+    let process = Process::start(&command, core, &log, &[address])?;
+    tokio::time::sleep(SETTLE).await;
+    let memory = Memory::of(&process);
+    Ok(Running { rules, check, lookups, process, address, log, memory, cpu: Duration::MAX })
 }
 
-/// Settings under which only the target and so many services are known; the target is one of them.
-fn write(folder: &Path, address: SocketAddr, target: SocketAddr, entries: u32) -> std::io::Result<PathBuf> {
-    let mut rules = String::new();
-    for n in 1..entries {
-        write!(
-            rules,
-            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: service-{n} }}\nspec:\n  \
-             hosts: [service-{n}.partner-{}.example.com]\n  ports: [{{ number: 443, name: tls, protocol: TLS }}]\n  \
-             resolution: DNS\n---\n",
-            n % 1000
-        )
-        .expect("a String takes everything");
+impl Running {
+    /// CONNECTs to names all over the rules.
+    async fn connects(&self, connects: u64, seed: u64, begin: impl FnOnce()) -> Result<Seen, Box<dyn Error>> {
+        let entrance = Entrance { address: self.address, connect: true };
+        let rules = self.rules.clone();
+        let authority = move |n: u64| format!("{}:443", rules.asked(rules.spread(n + seed * connects)));
+        let seen = load::connects_by_name(entrance, authority, connects, CONCURRENCY, begin).await;
+        match &seen.first_error {
+            Some(error) => Err(format!("{} entries: {} failed: {error}", self.rules.entries, seen.errors).into()),
+            None => Ok(seen),
+        }
     }
-    fs::write(folder.join("scale-rules.yaml"), rules)?;
-    let settings = folder.join("scale.yaml");
-    fs::write(
-        &settings,
-        format!(
-            "threads: 1\nlisteners: [{{ name: proxy, address: \"{address}\" }}]\nadmin: off\n\
-             mesh: {{ outboundTrafficPolicy: {{ mode: REGISTRY_ONLY }}, accessLogFile: {log} }}\n\
-             addresses: {{ allow: [127.0.0.0/8] }}\nallow: [\"{target}\"]\n{resources}",
-            log = folder.join("scale-access.log").display(),
-            resources = if entries > 1 { "resources: [scale-rules.yaml]\n" } else { "" },
-        ),
-    )?;
-    Ok(settings)
+
+    async fn round(&mut self, connects: u64, seed: u64) -> Result<(), Box<dyn Error>> {
+        let mut before = Duration::ZERO;
+        self.connects(connects, seed, || before = self.process.cpu()).await?;
+        self.cpu = self.cpu.min((self.process.cpu() - before) / u32::try_from(connects)?);
+        Ok(())
+    }
+
+    /// Everything is read, compiled and compared again, while clients connect.
+    async fn reload(&self, connects: u64) -> Result<Reload, Box<dyn Error>> {
+        let started = Instant::now();
+        self.process.signal(Signal::HUP)?;
+        let done = async {
+            while !fs::read_to_string(&self.log)?.contains(" reloaded ") {
+                if started.elapsed() > RELOAD_TIME_MAX {
+                    return Err::<Duration, Box<dyn Error>>("the reload does not end".into());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(started.elapsed())
+        };
+        let (took, seen) = tokio::join!(done, self.connects(connects, 7, || ()));
+        let (took, seen) = (took?, seen?);
+        tokio::time::sleep(SETTLE).await;
+        Ok(Reload { took, memory: Memory::of(&self.process), seen })
+    }
+}
+
+impl Memory {
+    fn of(process: &Process) -> Self {
+        Self { resident: process.resident(), peak: process.peak() }
+    }
+}
+
+fn print(field: &[Running]) {
+    println!(
+        "| ServiceEntries | check | resident | peak | an entry | look-up: name | wildcard | none | CPU of a CONNECT | of one entry |\n\
+         |---|---|---|---|---|---|---|---|---|---|"
+    );
+    let first = field.first().expect("there is a size at least");
+    for running in field {
+        let Running { rules, check, lookups, memory, cpu, .. } = running;
+        let of_entry = match rules.entries {
+            1 => "".to_owned(),
+            more => format!("{} B", memory.resident.saturating_sub(first.memory.resident) / u64::from(more - 1)),
+        };
+        println!(
+            "| {} | {:.2} s | {} MiB | {} MiB | {of_entry} | {} ns | {} ns | {} ns | {:.1} µs | {:.2} |",
+            rules.entries,
+            check.as_secs_f64(),
+            memory.resident >> 20,
+            memory.peak >> 20,
+            lookups.name.as_nanos(),
+            lookups.wildcard.map_or("–".to_owned(), |took| took.as_nanos().to_string()),
+            lookups.none.as_nanos(),
+            cpu.as_secs_f64() * 1e6,
+            cpu.as_secs_f64() / first.cpu.as_secs_f64(),
+        );
+    }
 }
 
 const CONCURRENCY: usize = 16;
+const CHECKS: usize = 3;
+const POLL: Duration = Duration::from_millis(50);
+/// The allocator gives back what is free for a second.
+const SETTLE: Duration = Duration::from_secs(3);
+const RELOAD_TIME_MAX: Duration = Duration::from_secs(120);

@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use crate::bench::Bench;
 use crate::contestant::{Contestant, Running};
 use crate::load::{self, Entrance, Seen};
 use crate::machine;
-use crate::process::Process;
 use crate::scenario::Door;
 
 /// What was asked for on the command line.
@@ -85,7 +84,7 @@ pub(crate) async fn run(bench: &Bench, plan: Plan) -> std::io::Result<Soaked> {
         seen.into_iter().for_each(|seen| soaked.add(seen));
         if reloaded.elapsed() >= RELOAD_INTERVAL {
             reloaded = Instant::now();
-            reload(process)?;
+            process.signal(Signal::HUP)?;
             soaked.reloads += 1;
             idle.truncate(plan.tunnels / 2);
             idle.extend(load::hold(entrance, &bench.origin.plain, plan.tunnels - idle.len()).await?);
@@ -96,7 +95,7 @@ pub(crate) async fn run(bench: &Bench, plan: Plan) -> std::io::Result<Soaked> {
             soaked.samples.push(Sample {
                 at: started.elapsed(),
                 resident: process.resident(),
-                files: open_files(process),
+                files: process.open_files(),
             });
         }
         tokio::time::sleep(TURN_TIME.saturating_sub(turn.elapsed())).await;
@@ -136,17 +135,6 @@ fn median(values: impl Iterator<Item = i64>) -> Option<i64> {
     let mut values: Vec<i64> = values.collect();
     values.sort_unstable();
     values.get(values.len() / 2).copied()
-}
-
-fn reload(process: &Process) -> std::io::Result<()> {
-    let gone = || std::io::Error::other("egret is gone");
-    let pid = i32::try_from(process.pid()).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-    Ok(rustix::process::kill_process(pid, Signal::HUP)?)
-}
-
-fn open_files(process: &Process) -> usize {
-    let count = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-    process.tree().into_iter().map(count).sum()
 }
 
 impl Soaked {

@@ -104,3 +104,34 @@ fn children_of(parent: u32) -> Vec<u32> {
         fs::read_dir("/proc").expect("proc is mounted").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| name.parse().ok()).filter(is_child).collect()
 }
+
+/// Built beside this program where the whole workspace is tested.
+fn egret() -> std::path::PathBuf {
+    let egret = std::path::Path::new(env!("CARGO_BIN_EXE_load-tests")).with_file_name("egret");
+    assert!(egret.exists(), "{} is not there: test the whole workspace, or `cargo build` first", egret.display());
+    egret
+}
+
+fn output_of(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_load-tests")).args(arguments).arg("--egret").arg(egret()).output();
+    let output = output.expect("load-tests runs");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {out}{err}");
+    out.into_owned()
+}
+
+#[test]
+fn many_rules_are_measured_in_each_size_by_name_and_across_a_reload() {
+    let out = output_of(&["scale", "--entries", "120", "--connects", "60", "--rounds", "1"]);
+    let sizes: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).skip(1).collect();
+    assert_eq!(sizes, ["1", "100", "120"], "{out}");
+    assert!(out.contains("A reload of 120 entries") && out.contains("60 CONNECTs"), "{out}");
+}
+
+#[test]
+fn many_tunnels_live_end_with_their_rule_and_end_with_the_process() {
+    let out = output_of(&["tunnels", "--count", "200"]);
+    for said in ["200 tunnels open", "all 200 carried another", "ended all", "exit status: 0"] {
+        assert!(out.contains(said), "{said}: {out}");
+    }
+}

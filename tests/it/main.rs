@@ -17,6 +17,7 @@ mod inbound;
 mod kubernetes;
 mod leak;
 mod limits;
+mod many_rules;
 mod operator;
 mod origins;
 mod packages;

@@ -8,6 +8,7 @@ mod requests;
 mod tunnels;
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use http2::{h2_connects, h2_requests};
 pub(crate) use requests::{handshakes, keep_alive, refusals};
-pub(crate) use tunnels::{bulk, connects, hold, ping_pong};
+pub(crate) use tunnels::{Held, bulk, connects, connects_by_name, hold, ping_pong};
 
 use crate::origin::head_end;
 
@@ -104,17 +105,21 @@ impl Wire {
     }
 
     /// Opens a tunnel to `target`; on return the proxy's 200 has been read.
-    async fn tunnel(entrance: Entrance, target: SocketAddr) -> std::io::Result<Self> {
+    async fn tunnel(entrance: Entrance, target: impl Display) -> std::io::Result<Self> {
         let mut wire = Self::open(entrance.address).await?;
         if entrance.connect {
-            let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
-            wire.stream.write_all(head.as_bytes()).await?;
-            let status = wire.head().await?.status;
-            if status != 200 {
-                return Err(std::io::Error::other(format!("CONNECT was answered {status}")));
-            }
+            wire.connect(target).await?;
         }
         Ok(wire)
+    }
+
+    async fn connect(&mut self, target: impl Display) -> std::io::Result<()> {
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
+        match self.head().await?.status {
+            200 => Ok(()),
+            status => Err(std::io::Error::other(format!("CONNECT was answered {status}"))),
+        }
     }
 
     /// Sends `request` and reads the whole answer.

@@ -1,11 +1,13 @@
 //! Work inside tunnels: short ones, long ones, full ones, idle ones.
 
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use super::requests::each;
@@ -25,6 +27,31 @@ pub(crate) async fn connects(
         match wire.exchange(SMALL_REQUEST).await? {
             200 => Ok(()),
             status => Err(std::io::Error::other(format!("answered {status} inside the tunnel"))),
+        }
+    })
+    .await
+}
+
+/// The same, each to another target: `authority` of the number of the tunnel.
+pub(crate) async fn connects_by_name(
+    entrance: Entrance,
+    authority: impl Fn(u64) -> String + Clone + 'static,
+    operations: u64,
+    concurrency: usize,
+    begin: impl FnOnce(),
+) -> Seen {
+    let next = Rc::new(Cell::new(0));
+    begin();
+    each(operations, concurrency, async move || {
+        let target = authority(next.replace(next.get() + 1));
+        let answered = async {
+            let mut wire = Wire::tunnel(entrance, &target).await?;
+            wire.exchange(SMALL_REQUEST).await
+        };
+        match answered.await {
+            Ok(200) => Ok(()),
+            Ok(status) => Err(std::io::Error::other(format!("{target}: answered {status} inside the tunnel"))),
+            Err(error) => Err(std::io::Error::other(format!("{target}: {error}"))),
         }
     })
     .await
@@ -106,6 +133,68 @@ pub(crate) async fn hold(
         }
     }
     Ok(held)
+}
+
+/// Tunnels that stay open, of several clients.
+pub(crate) struct Held(Vec<Wire>);
+
+impl Held {
+    /// Opens `tunnels` tunnels to `target`, from `sources` in turn, each used once.
+    pub(crate) async fn open(
+        entrance: Entrance,
+        target: &'static str,
+        sources: &[IpAddr],
+        tunnels: usize,
+    ) -> std::io::Result<Self> {
+        let mut held = Vec::with_capacity(tunnels);
+        while held.len() < tunnels {
+            let mut opening = JoinSet::new();
+            for n in held.len()..tunnels.min(held.len() + HOLD_CONCURRENCY) {
+                let source = sources[n % sources.len()];
+                opening.spawn_local(async move {
+                    let socket = TcpSocket::new_v4()?;
+                    socket.bind(SocketAddr::from((source, 0)))?;
+                    let stream = socket.connect(entrance.address).await?;
+                    let mut wire = Wire { stream, buffer: Vec::new() };
+                    wire.connect(target).await?;
+                    wire.exchange(SMALL_REQUEST).await?;
+                    std::io::Result::Ok(wire)
+                });
+            }
+            for wire in opening.join_all().await {
+                held.push(wire?);
+            }
+        }
+        Ok(Self(held))
+    }
+
+    /// Another request and its answer in each.
+    pub(crate) async fn use_again(&mut self) -> std::io::Result<()> {
+        for some in self.0.chunks_mut(HOLD_CONCURRENCY) {
+            for wire in &mut *some {
+                wire.stream.write_all(SMALL_REQUEST).await?;
+            }
+            for wire in some {
+                let length = wire.head().await?.content_length;
+                wire.body(length).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the proxy has ended each of them.
+    pub(crate) async fn all_end(&mut self, limit: Duration) -> std::io::Result<()> {
+        let ended = async {
+            for wire in &mut self.0 {
+                // A reset is an end too.
+                if wire.stream.read_buf(&mut wire.buffer).await.is_ok_and(|count| count > 0) {
+                    return Err(std::io::Error::other("bytes came where an end was waited for"));
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(limit, ended).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
 }
 
 async fn download(wire: &mut Wire, bytes: u64) -> std::io::Result<()> {
