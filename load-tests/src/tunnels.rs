@@ -69,7 +69,12 @@ async fn measure(arguments: &TunnelsArguments, folder: &Path, core: Core) -> Res
     tokio::time::sleep(SETTLE).await;
     let (now, now_files) = (process.resident(), process.open_files());
     println!("{count} tunnels open, each used once: {:.1} s", took.as_secs_f64());
-    println!("resident: {} KiB before, {} KiB with them: {} B each", resident >> 10, now >> 10, (now - resident) / count as u64);
+    println!(
+        "resident: {} KiB before, {} KiB with them: {} B each",
+        resident >> 10,
+        now >> 10,
+        (now - resident) / count as u64
+    );
     println!("descriptors: {files} before, {now_files} with them");
 
     let started = Instant::now();

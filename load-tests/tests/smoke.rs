@@ -105,13 +105,6 @@ fn children_of(parent: u32) -> Vec<u32> {
     names.filter_map(|name| name.parse().ok()).filter(is_child).collect()
 }
 
-/// Built beside this program where the whole workspace is tested.
-fn egret() -> std::path::PathBuf {
-    let egret = std::path::Path::new(env!("CARGO_BIN_EXE_load-tests")).with_file_name("egret");
-    assert!(egret.exists(), "{} is not there: test the whole workspace, or `cargo build` first", egret.display());
-    egret
-}
-
 fn output_of(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_load-tests")).args(arguments).arg("--egret").arg(egret()).output();
     let output = output.expect("load-tests runs");

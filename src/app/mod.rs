@@ -46,8 +46,8 @@ use crate::config::{Code, Diagnostics, Severity};
 use crate::dial::{Dialer, OwnListeners};
 use crate::drain::Drain;
 use crate::flow::ListenAddress;
-use crate::stream::descriptors;
 use crate::route::Snapshot;
+use crate::stream::descriptors;
 use crate::tunnel::Proxy;
 
 /// How a proxy that was running ended.

@@ -283,8 +283,11 @@ async fn tls_to_a_parent_and_tls_inside_its_tunnel_are_two_wraps() {
         absolute_form: false,
         origin: Default::default(),
     };
-    let cluster =
-        Cluster { via: Via::Connect(Arc::new(hop)), tls: Some(Arc::new(originating(&authority, Sni::Asked))), ..cluster() };
+    let cluster = Cluster {
+        via: Via::Connect(Arc::new(hop)),
+        tls: Some(Arc::new(originating(&authority, Sni::Asked))),
+        ..cluster()
+    };
     let (dialed, _) = dial(&dialer(), cluster, &target("api.example:443")).await;
     echoes(dialed.unwrap()).await;
     assert_eq!(origin.handshakes.lock().unwrap()[0].1.as_deref(), Some("api.example"));
