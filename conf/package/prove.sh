@@ -51,9 +51,9 @@ mount --bind "$root" "$root"
 mount -t proc -o ro,nosuid,nodev,noexec proc "$root/proc"
 mount --bind /dev/null "$root/dev/null"
 mount -o remount,bind,ro "$root"
-as_image() { env -i EGRET_CONFIG=/etc/egret/egret.yaml chroot --userspec=65532:65532 --groups=65532 "$root" "\$@"; }
+as_image() { env -i EGRET_CONFIG=/etc/egret/egret.yaml /usr/sbin/chroot --userspec=65532:65532 --groups=65532 "$root" "\$@"; }
 if as_image /egret healthcheck; then echo "healthy before it runs" >&2; exit 1; fi
-env -i EGRET_CONFIG=/etc/egret/egret.yaml chroot --userspec=65532:65532 --groups=65532 "$root" /egret run --allow-address 127.0.0.0/8 >"$work/access.log" 2>"$work/egret.log" &
+env -i EGRET_CONFIG=/etc/egret/egret.yaml /usr/sbin/chroot --userspec=65532:65532 --groups=65532 "$root" /egret run --allow-address 127.0.0.0/8 >"$work/access.log" 2>"$work/egret.log" &
 egret=\$!
 for _ in \$(seq 200); do as_image /egret healthcheck && break; sleep 0.1; done
 as_image /egret healthcheck

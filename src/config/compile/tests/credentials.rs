@@ -19,7 +19,7 @@ fn secret(name: &str, values: &[(&str, &[u8])]) -> String {
     format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: {name} }}\ndata: {{ {} }}\n", data.join(", "))
 }
 
-fn origination(loaded: &Loaded, asked: &str) -> Origination {
+fn origination(loaded: &Loaded, asked: &str) -> std::sync::Arc<Origination> {
     loaded.ask(asked).verdict.expect("planned").cluster.tls.clone().expect("TLS is planned all the same")
 }
 
