@@ -42,20 +42,20 @@ image() {
     conf/package/image.sh "$work" ${EGRET_IMAGE_BINARY:+"$(realpath "$EGRET_IMAGE_BINARY")"}
     local root=$work/image
     if readelf -lW "$root/egret" | grep -q INTERP; then fail "the image's binary asks for a loader, which the image has not"; fi
-    # Folders that a container runtime makes.
-    mkdir -p "$root"/{proc,dev} && touch "$root/dev/null"
+    # What a container runtime puts in.
+    mkdir -p "$root"/{proc,dev} && touch "$root"/dev/{null,urandom}
     cat >"$work/inside.sh" <<INSIDE
 set -euo pipefail
 ip link set lo up
 mount --bind "$root" "$root"
 mount -t proc -o ro,nosuid,nodev,noexec proc "$root/proc"
-mount --bind /dev/null "$root/dev/null"
+for device in null urandom; do mount --bind /dev/\$device "$root/dev/\$device"; done
 mount -o remount,bind,ro "$root"
 as_image() { env -i EGRET_CONFIG=/etc/egret/egret.yaml /usr/sbin/chroot --userspec=65532:65532 --groups=65532 "$root" "\$@"; }
-if as_image /egret healthcheck; then echo "healthy before it runs" >&2; exit 1; fi
+if as_image /egret healthcheck 2>/dev/null; then echo "healthy before it runs" >&2; exit 1; fi
 env -i EGRET_CONFIG=/etc/egret/egret.yaml /usr/sbin/chroot --userspec=65532:65532 --groups=65532 "$root" /egret run --allow-address 127.0.0.0/8 >"$work/access.log" 2>"$work/egret.log" &
 egret=\$!
-for _ in \$(seq 200); do as_image /egret healthcheck && break; sleep 0.1; done
+for _ in \$(seq 200); do as_image /egret healthcheck 2>/dev/null && break; sleep 0.1; done
 as_image /egret healthcheck
 [ "\$(stat -c %u:%g /proc/\$egret)" = 65532:65532 ]
 if ( umask 0; : >"$root/written" ) 2>/dev/null; then echo "the root can be written to" >&2; exit 1; fi

@@ -19,8 +19,9 @@ fn secret(name: &str, values: &[(&str, &[u8])]) -> String {
     format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: {name} }}\ndata: {{ {} }}\n", data.join(", "))
 }
 
-fn origination(loaded: &Loaded, asked: &str) -> std::sync::Arc<Origination> {
-    loaded.ask(asked).verdict.expect("planned").cluster.tls.clone().expect("TLS is planned all the same")
+fn origination(loaded: &Loaded, asked: &str) -> Origination {
+    let route = loaded.ask(asked).verdict.expect("planned");
+    route.cluster.tls.as_deref().expect("TLS is planned all the same").clone()
 }
 
 /// Where authorities and client certificate come from, or why there is no client.
