@@ -6,8 +6,12 @@
 mod access;
 pub mod address;
 mod answer;
+mod certs;
+mod chunks;
 mod clusters;
 pub mod command;
+mod dump;
+pub mod facts;
 mod history;
 mod host;
 mod overview;
@@ -22,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -37,6 +41,7 @@ use crate::tunnel::Proxy;
 pub use access::Token;
 pub use address::{Address, Socket};
 pub use command::{Command, Commands, Reloaded};
+pub use facts::Facts;
 
 use address::Client;
 use history::History;
@@ -57,6 +62,10 @@ pub struct Port {
     history: History,
     /// Room for clients of `/events`.
     streams: Arc<Semaphore>,
+    /// What the configuration says beside the rules.
+    facts: ArcSwap<Facts>,
+    /// Room for long documents.
+    dumps: Arc<Semaphore>,
 }
 
 impl Port {
@@ -71,6 +80,8 @@ impl Port {
             rates: Rates::default(),
             history: History::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            facts: ArcSwap::default(),
+            dumps: Arc::new(Semaphore::new(DUMPS_MAX)),
         }
     }
 
@@ -82,6 +93,11 @@ impl Port {
     /// Replaces the secret that lets clients of a TCP port change something.
     pub fn set_token(&self, token: Option<Token>) {
         self.token.store(token.map(Arc::new));
+    }
+
+    /// Replaces what the configuration in force says beside the rules.
+    pub fn set_facts(&self, facts: Facts) {
+        self.facts.store(Arc::new(facts));
     }
 
     fn readiness(&self) -> Result<(), &'static str> {
@@ -150,6 +166,7 @@ pub async fn serve(socket: Socket, port: Arc<Port>, stop: CancellationToken) {
 
 const CONNECTIONS_MAX: usize = 64; // further ones wait in the kernel; each ends after CONNECTION_TIME, unless its page needs longer
 const STREAMS_MAX: usize = 16; // each holds a connection for minutes; the others stay for everybody else
+const DUMPS_MAX: usize = 4; // each holds a thread while it is read
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 const HEAD_TIME: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 16 * 1024;

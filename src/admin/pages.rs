@@ -11,12 +11,13 @@ use tokio::time::timeout;
 
 use super::access::{self, Denied};
 use super::answer::{Answer, json, text, with_type};
+use super::chunks::{self, Chunks};
 use super::clusters;
 use super::command::Command;
 use super::query::Query;
 use super::tunnels::{self, Wanted};
 use super::{Asking, Port, host};
-use super::{overview, stream};
+use super::{certs, dump, overview, stream};
 use crate::account::metrics;
 use crate::flow::Ending;
 
@@ -27,6 +28,8 @@ egret, the operator's port
 /readyz            200 while it takes new work (alias /healthz/ready)
 /metrics           for Prometheus (alias /stats/prometheus)
 /clusters          clusters and their addresses as Envoy shows them: ?format=text|json &filter= &limit=
+/config_dump       settings, listeners, resources, services, clusters, with file and line: ?resource= &filter= &limit=
+/certs             certificates in use, of listeners and of rules, with their days left
 /tunnels           open tunnels: ?sort=rate|bytes|age|id|target|client &order=desc|asc &limit= &offset= &filter=
 /refusals          what was refused of late, and the YAML that would allow it: ?limit=
 /destinations      where most bytes go: ?limit=
@@ -61,6 +64,8 @@ enum Page {
     Style,
     Script,
     Clusters,
+    ConfigDump,
+    Certs,
     Reload,
     Drain,
     Kill(u64),
@@ -83,6 +88,8 @@ impl Page {
             "/page.css" => Self::Style,
             "/page.js" => Self::Script,
             "/clusters" => Self::Clusters,
+            "/config_dump" => Self::ConfigDump,
+            "/certs" => Self::Certs,
             "/reload" => Self::Reload,
             "/drain" => Self::Drain,
             _ => Self::Kill(path.strip_prefix("/tunnels/")?.strip_suffix("/kill")?.parse().ok()?),
@@ -159,6 +166,15 @@ async fn look(page: Page, query: &Query<'_>, asking: &Asking) -> Result<Answer, 
             })
             .await
         }
+        Page::ConfigDump => {
+            let wanted = dump::Wanted::parse(query)?;
+            document(asking, move |out, port| {
+                dump::write(out, &port.facts.load_full(), &port.proxy.snapshot.load_full(), &wanted)
+            })
+        }
+        Page::Certs => {
+            document(asking, |out, port| certs::write(out, &port.facts.load_full(), &port.proxy.snapshot.load_full()))
+        }
         Page::Overview => {
             let trusted = asking.trusted;
             aside(port, move |port| json(StatusCode::OK, &overview::overview(port, trusted))).await
@@ -186,6 +202,20 @@ async fn look(page: Page, query: &Query<'_>, asking: &Asking) -> Result<Answer, 
         Page::Reload | Page::Drain | Page::Kill(_) => unreachable!("these change something"),
     })
 }
+
+/// A document that may be long; few at once.
+fn document(asking: &Asking, write: impl FnOnce(&mut Chunks, &Port) -> std::io::Result<()> + Send + 'static) -> Answer {
+    let port = asking.port.clone();
+    match port.dumps.clone().try_acquire_owned() {
+        Ok(permit) => {
+            asking.needs(DOCUMENT_TIME);
+            chunks::json(permit, move |out| write(out, &port))
+        }
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "too much of this is read already; try again\n"),
+    }
+}
+
+const DOCUMENT_TIME: Duration = Duration::from_secs(60); // 100 MB over a bad line
 
 /// Carries out what changes something; whoever asks may.
 async fn change(page: Page, asking: &Asking) -> Answer {

@@ -242,7 +242,7 @@ impl Row {
     }
 }
 
-fn describe_hop(hop: &Hop) -> String {
+pub(super) fn describe_hop(hop: &Hop) -> String {
     match &hop.cluster.discovery {
         Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) if endpoints.len() == 1 => {
             match &endpoints[0].at {

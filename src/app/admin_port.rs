@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::listeners::BindError;
 use crate::accept::socket;
-use crate::admin::{self, Address, Command, Port, Socket, Token};
+use crate::admin::{self, Address, Command, Facts, Port, Socket, Token};
 use crate::stream::unix_socket::UnixSocket;
 use crate::tunnel::Proxy;
 
@@ -43,6 +43,11 @@ impl AdminPort {
     /// `/readyz` says yes from now on.
     pub(super) fn ready(&self) {
         self.port.set_ready(true);
+    }
+
+    /// Tells what the configuration in force says beside the rules.
+    pub(super) fn tell(&self, facts: Facts) {
+        self.port.set_facts(facts);
     }
 
     /// Binds `wanted` where that is another address than the one that is bound.

@@ -226,6 +226,7 @@ impl App {
         let mut watch = Watch::new();
         watch.set_files(&running.files);
         admin.apply(admin_plan, parts.admin_token);
+        admin.tell(parts.facts);
         listeners.apply(plan, &proxy);
         admin.ready();
         metrics::set_certificates(certificates);
@@ -354,6 +355,7 @@ impl App {
         self.proxy.account.set_progress(parts.progress);
         self.proxy.via.store(Arc::new(parts.via));
         self.admin.apply(admin_plan, parts.admin_token);
+        self.admin.tell(parts.facts);
         self.listeners.apply(plan, &self.proxy);
         metrics::set_certificates(certificates);
         self.tell_addresses();

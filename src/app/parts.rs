@@ -12,7 +12,7 @@ use super::sandbox::Places;
 use super::watch::fingerprint;
 use crate::accept::basic::Basic;
 use crate::account::{AccountSettings, Encoding, Format, LogTarget, Progress};
-use crate::admin::{Address, Token};
+use crate::admin::{Address, Facts, Token, facts};
 use crate::config::compile::allow::Expansion;
 use crate::config::digest::Digest;
 use crate::config::settings::{self, Admin, Listener, OnRevoke, Sandbox, Settings};
@@ -43,6 +43,8 @@ pub struct Parts {
     pub threads: usize,
     /// What to listen on.
     pub listeners: Vec<Wanted>,
+    /// What the admin port tells of it beside the rules.
+    pub facts: Facts,
     /// The admin port, if there is to be one.
     pub admin: Option<Address>,
     /// The secret of its clients that may change something.
@@ -89,7 +91,7 @@ impl ConfigurationSource {
     /// Everything that is wrong with it, warnings included.
     pub fn load(&self) -> Result<Parts, Diagnostics> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let Configuration { settings, snapshot, digest, mut diagnostics, inputs } =
+        let Configuration { settings, snapshot, digest, places, mut diagnostics, inputs } =
             Configuration::load(&self.sources, generation);
         let via = self.via(&settings.via);
         let listeners = settings.listeners.iter().map(|listener| {
@@ -105,9 +107,11 @@ impl ConfigurationSource {
             return Err(diagnostics);
         }
         self.keep_tls(&settings, &listeners);
+        let facts = facts(&settings, &listeners, places);
         Ok(Parts {
             threads: settings.threads,
             listeners,
+            facts,
             admin: match settings.admin {
                 Admin::Off => None,
                 Admin::Address(address) => Some(Address::Tcp(address)),
@@ -181,6 +185,23 @@ fn admin_token(settings: &Settings, diagnostics: &mut Diagnostics) -> Option<Tok
     };
     settings.report(code, file.span, format!("{}: {problem}", file.value.display()), diagnostics);
     None
+}
+
+fn facts(settings: &Settings, listeners: &[Wanted], resources: Vec<Origin>) -> Facts {
+    let listeners = settings.listeners.iter().zip(listeners).map(|(listener, wanted)| {
+        let text = |path: &std::path::Path| Arc::from(path.display().to_string());
+        let files = listener.tls.as_ref().zip(wanted.settings.tls.clone());
+        facts::Listener {
+            name: listener.name.value.clone(),
+            settings: settings.listener_in_force(listener),
+            tls: files.map(|(files, server)| facts::ListenerTls {
+                server,
+                certificate: text(&files.certificate.value),
+                client_ca: files.client_ca.as_ref().map(|file| text(&file.value)),
+            }),
+        }
+    });
+    Facts { settings: settings.in_force(), listeners: listeners.collect(), resources }
 }
 
 fn account(log: &settings::AccessLog, settings: &Settings, diagnostics: &mut Diagnostics) -> AccountSettings {

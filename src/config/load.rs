@@ -14,6 +14,7 @@ use super::kinds::mesh_config::MeshConfig;
 use super::names;
 use super::resource::Resource;
 use super::settings::{Overrides, Settings};
+use crate::flow::Origin;
 use crate::route::Snapshot;
 
 use documents::Documents;
@@ -38,6 +39,8 @@ pub struct Configuration {
     pub snapshot: Snapshot,
     /// What the rules say, to be compared with the next configuration.
     pub digest: Digest,
+    /// Where each resource and each entry of `allow` stands, in the order of loading.
+    pub places: Vec<Origin>,
     /// All that is wrong, sorted by file and line. If there are errors, the rest is not to be used.
     pub diagnostics: Diagnostics,
     /// Files and folders that were read or referred to: their change calls for a reload.
@@ -76,7 +79,12 @@ impl Configuration {
         inputs.sort();
         inputs.dedup();
         let digest = Digest::new(&settings, &resources);
-        Self { inputs, snapshot: compiled.snapshot, settings, digest, diagnostics }
+        let allowed = settings.allow.iter().map(|entry| {
+            let resource = format!("allow {}", entry.value).into();
+            Origin { resource, ..settings.origin(entry.span) }
+        });
+        let places = resources.iter().map(|resource| resource.origin(resource.root.span)).chain(allowed).collect();
+        Self { inputs, snapshot: compiled.snapshot, settings, digest, places, diagnostics }
     }
 
     /// True if there are no errors: warnings do not keep it from being used.

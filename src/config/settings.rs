@@ -5,6 +5,7 @@
 
 mod access_log;
 mod dns;
+mod in_force;
 mod limits;
 mod listeners;
 mod mesh;

@@ -92,6 +92,17 @@ pub enum Balancing {
     Random,
 }
 
+impl Balancing {
+    /// Istio's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LeastRequest => "LEAST_REQUEST",
+            Self::RoundRobin => "ROUND_ROBIN",
+            Self::Random => "RANDOM",
+        }
+    }
+}
+
 /// The way to a cluster.
 #[derive(Clone, Debug)]
 pub enum Via {

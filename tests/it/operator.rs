@@ -1,6 +1,7 @@
 //! The operator's port, asked as operators do.
 
 mod changes;
+mod configured;
 mod counts;
 mod page;
 mod refused;
