@@ -11,6 +11,7 @@ pub mod secret;
 pub mod selector;
 pub mod service;
 pub mod service_entry;
+pub mod sidecar;
 #[cfg(test)]
 mod tests;
 pub mod virtual_service;

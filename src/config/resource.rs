@@ -38,6 +38,8 @@ pub enum Kind {
     DestinationRule,
     /// networking.istio.io: an endpoint that selectors pick.
     WorkloadEntry,
+    /// networking.istio.io: what a workload knows of the registry.
+    Sidecar,
     /// security.istio.io
     AuthorizationPolicy,
     /// install.istio.io, for its `meshConfig`; or an overlay of one, without `kind`.
@@ -77,6 +79,7 @@ impl Kind {
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::Sidecar => "Sidecar",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::IstioOperator => "IstioOperator",
             Self::Service => "Service",

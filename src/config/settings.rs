@@ -33,7 +33,7 @@ pub use crate::account::{Encoding, Progress};
 pub use access_log::AccessLog;
 pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
-pub use mesh::{EgressProxy, Mesh, OutboundMode};
+pub use mesh::{EgressProxy, Mesh, OutboundMode, OutboundPolicy};
 pub use schema::schema;
 pub use tls::{ClientCertificate, Tls};
 

@@ -67,6 +67,8 @@ pub struct View {
     pub(super) nearby: NearbyHosts,
     /// AuthorizationPolicies over all flows of its workloads.
     pub policies: Policies,
+    /// What becomes of flows that no rule knows, where a Sidecar says so; else what the mesh says.
+    pub outbound: Option<Outbound>,
 }
 
 /// The declared ports of a host, in order of their number.
@@ -111,6 +113,10 @@ impl Snapshot {
         }
     }
 
+    fn outbound_of<'s>(&'s self, view: &'s View) -> &'s Outbound {
+        view.outbound.as_ref().unwrap_or(&self.outbound)
+    }
+
     /// Counts up with each reload.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -137,6 +143,7 @@ impl Snapshot {
     }
 
     fn route_unknown(&self, view: &View, found: &Found<'_>, flow: &Flow<'_>) -> Choice {
+        let outbound = self.outbound_of(view);
         let unknown = |origin: &Origin| Refusal {
             error: ErrorType::NotFound,
             stage: Stage::Registry,
@@ -147,8 +154,8 @@ impl Snapshot {
         if flow.source.listener.kind == ListenerKind::Sni {
             return Choice::refused(None, unknown(&Origin::default()));
         }
-        if self.outbound.mode == Mode::RegistryOnly {
-            return Choice::refused(None, unknown(&self.outbound.origin));
+        if outbound.mode == Mode::RegistryOnly {
+            return Choice::refused(None, unknown(&outbound.origin));
         }
         if MAIL_PORTS.contains(&flow.target.port) {
             let detail = format!(
@@ -156,13 +163,13 @@ impl Snapshot {
                 flow.target
             );
             let refusal = refusal(ErrorType::NotFound, Stage::Registry, detail);
-            return Choice::refused(None, Refusal { origin: Some(self.outbound.origin.clone()), ..refusal });
+            return Choice::refused(None, Refusal { origin: Some(outbound.origin.clone()), ..refusal });
         }
         let authorized = match self.authorize(view, None, flow) {
             Ok(Authorized { by, .. }) => by,
             Err(refusal) => return Choice::refused(None, refusal),
         };
-        let would_deny = (self.outbound.mode == Mode::Report).then(|| unknown(&self.outbound.origin));
+        let would_deny = (outbound.mode == Mode::Report).then(|| unknown(&outbound.origin));
         let route = self.expecting(self.pass_through(view, flow), None, flow);
         Choice { service: None, verdict: Ok(route), would_deny, authorized }
     }
@@ -218,10 +225,11 @@ impl Snapshot {
     }
 
     fn pass_through(&self, view: &View, flow: &Flow<'_>) -> Route {
+        let outbound = self.outbound_of(view);
         let route = Route {
             cluster: view.unknown.clone(),
-            name: if self.outbound.mode == Mode::Report { WOULD_DENY.clone() } else { ALLOW_ANY.clone() },
-            origin: self.outbound.origin.clone(),
+            name: if outbound.mode == Mode::Report { WOULD_DENY.clone() } else { ALLOW_ANY.clone() },
+            origin: outbound.origin.clone(),
             tunnel: TunnelKind::Opaque,
             expected: None,
         };
@@ -284,6 +292,7 @@ impl View {
             networks: Vec::new(),
             nearby: NearbyHosts::default(),
             policies: Policies::new(),
+            outbound: None,
         }
     }
 

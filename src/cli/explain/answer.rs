@@ -138,7 +138,7 @@ impl Asking<'_> {
             Some(service) => (place(&service.origin), describe_service(service)),
             None => {
                 let found = "no resource names it; outboundTrafficPolicy lets pass what is unknown";
-                (place(&self.snapshot.outbound.origin), found.to_owned())
+                (place(&route.origin), found.to_owned()) // where the policy stands
             }
         };
         let found = match &trail.would_deny {

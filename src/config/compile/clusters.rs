@@ -16,6 +16,7 @@ use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
 use crate::config::kinds::destination_rule::{Balancer, Settings as PortSettings, Subset, Tls, TlsMode};
 use crate::config::kinds::service_entry::{self, Resolution, ServiceEntry};
+use crate::config::kinds::sidecar::Sidecar;
 use crate::config::resource::Resource;
 use crate::config::settings::Settings;
 use crate::config::source::{Span, Spanned};
@@ -98,8 +99,14 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     }
 
     /// What flows to unknown targets go to: themselves, or `egressProxy`.
-    pub(super) fn unknown(&mut self, notes: &mut Notes<'_>) -> Arc<Cluster> {
-        let origin = super::policy_origin(self.settings);
+    pub(super) fn unknown(&mut self, sidecar: Option<&Sidecar<'_>>, notes: &mut Notes<'_>) -> Arc<Cluster> {
+        let own = sidecar.and_then(|sidecar| Some((sidecar.resource, sidecar.policy.as_ref()?)));
+        let (origin, resource, proxy) = match own {
+            Some((resource, policy)) => {
+                (resource.origin(policy.span), Some(resource), policy.value.egress_proxy.as_ref())
+            }
+            None => (super::policy_origin(self.settings), None, self.settings.mesh.egress_proxy.as_ref()),
+        };
         let plain = Cluster {
             traffic: Traffic::new(PASSTHROUGH_CLUSTER.into(), origin.resource.clone()),
             name: PASSTHROUGH_CLUSTER.into(),
@@ -114,7 +121,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             idle_timeout: None,
             requests_per_connection_max: 0,
         };
-        let Some(proxy) = &self.settings.mesh.egress_proxy else { return Arc::new(plain) };
+        let Some(proxy) = proxy else { return Arc::new(plain) };
         let place = Place {
             host: proxy.host.value.as_ref().into(),
             port: proxy.port,
@@ -122,7 +129,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             is_tcp: false,
         };
         let subset = proxy.subset.as_ref().map_or(proxy.host.span, |subset| subset.span);
-        let reference = Reference { resource: None, host: proxy.host.span, subset };
+        let reference = Reference { resource, host: proxy.host.span, subset };
         let (discovery, via) = match self.find(&place, reference, notes) {
             Ok(Found { declared, rule, subset }) => {
                 let hop = self.hop(&declared, rule, subset, None, origin, notes);

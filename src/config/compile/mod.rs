@@ -2,7 +2,7 @@
 //!
 //! [`services`] which resource declares which host, seen from each namespace · [`rules`] the DestinationRule of a host · [`clusters`] what to
 //! connect to · [`routes`] VirtualServices · [`kubernetes`] Services with their addresses · [`names`] aliases and short names ·
-//! [`authz`] AuthorizationPolicies · [`credentials`] files and Secrets · [`allow`] the one-line list ·
+//! [`authz`] AuthorizationPolicies · [`sidecars`] what a workload knows · [`credentials`] files and Secrets · [`allow`] the one-line list ·
 //! [`consistency`] what a tunnel may carry.
 
 pub mod allow;
@@ -17,6 +17,7 @@ mod notes;
 mod routes;
 mod rules;
 mod services;
+mod sidecars;
 #[cfg(test)]
 mod tests;
 
@@ -32,10 +33,11 @@ use super::kinds::endpoints::Endpoints;
 use super::kinds::secret::Secret;
 use super::kinds::service;
 use super::kinds::service_entry::ServiceEntry;
+use super::kinds::sidecar::Sidecar;
 use super::kinds::virtual_service::VirtualService;
 use super::kinds::workload_entry::WorkloadEntry;
 use super::resource::{Kind, Resource};
-use super::settings::Settings;
+use super::settings::{OutboundMode, Settings};
 use crate::flow::{Origin, Workload};
 use crate::route::snapshot::{Outbound, View};
 use crate::route::{AddressPolicy, Mode, Service, Snapshot};
@@ -109,6 +111,7 @@ struct Written<'r> {
     entries: Vec<ServiceEntry<'r>>,
     rules: Vec<DestinationRule<'r>>,
     virtual_services: Vec<VirtualService<'r>>,
+    sidecars: Vec<Sidecar<'r>>,
     policies: authz::Compiled<'r>,
     secrets: HashMap<(Arc<str>, Arc<str>), Secret>,
 }
@@ -130,6 +133,7 @@ impl<'r> Written<'r> {
                 Kind::WorkloadEntry => {
                     kubernetes.workloads.extend(WorkloadEntry::read(resource, diagnostics));
                 }
+                Kind::Sidecar => written.sidecars.extend(Sidecar::read(resource, diagnostics)),
                 Kind::AuthorizationPolicy => {
                     policies.extend(AuthorizationPolicy::read(resource, trust_domain, diagnostics));
                 }
@@ -149,6 +153,7 @@ impl<'r> Written<'r> {
         kubernetes.put_together(&mut written.entries, diagnostics);
         written.policies = authz::Compiled::new(policies);
         written.entries.sort_by_key(|entry| entry.resource.age());
+        written.sidecars.sort_by_key(|sidecar| sidecar.resource.age());
         written.rules.sort_by_key(|rule| rule.resource.age());
         written.virtual_services.sort_by_key(|service| service.resource.age());
         written
@@ -158,6 +163,7 @@ impl<'r> Written<'r> {
     fn is_selecting(&self, client: &Workload) -> bool {
         self.rules.iter().any(|rule| rule.is_selecting(client))
             || self.virtual_services.iter().any(|service| service.is_selecting(client))
+            || self.sidecars.iter().any(|sidecar| sidecar.is_selecting(client))
     }
 
     /// Secrets that the settings mount win over documents: whoever writes resources must not replace them.
@@ -205,12 +211,21 @@ impl Seen<'_, '_> {
         let namespace = &self.client.namespace;
         let registry = Registry::new(&self.written.entries, namespace, notes);
         let root = &*self.settings.mesh.root_namespace;
+        let sidecar = sidecars::of(&self.written.sidecars, self.client, root);
         let rules = Rules::new(&self.written.rules, self.client, root, notes);
-        let virtual_services = VirtualServices::new(&self.written.virtual_services, self.client, notes);
+        let virtual_services = VirtualServices::new(&self.written.virtual_services, self.client, sidecar, notes);
         let mut clusters = Clusters::new(self.settings, self.policy, namespace, &registry, &rules, credentials);
-        let mut view = View::new(clusters.unknown(notes));
+        let mut view = View::new(clusters.unknown(sidecar, notes));
         view.policies = self.written.policies.of(self.client, root);
+        view.outbound = sidecar.and_then(outbound_of_sidecar);
+        let is_known = |host: &str, entry: &ServiceEntry<'_>, port: Option<u16>| {
+            let namespace = &*entry.resource.metadata.namespace;
+            entry.is_settings() || sidecar.is_none_or(|sidecar| sidecar.imports_service(namespace, host, port))
+        };
         for declared in registry.iter() {
+            if !is_known(&declared.host, declared.entry, Some(declared.port.number)) {
+                continue; // routes may lead there all the same
+            }
             let routes = virtual_services.routes(declared, &mut clusters, notes);
             let cluster = clusters.own(declared, notes);
             let service = Arc::new(Service {
@@ -227,13 +242,20 @@ impl Seen<'_, '_> {
             view.add(&service);
             literals::add(&mut view, declared, &service);
         }
-        names::add_aliases(&mut view, &registry, &virtual_services, &mut clusters, notes);
+        let known_aliases = registry.aliases().iter().filter(|alias| is_known(&alias.host.value, alias.entry, None));
+        names::add_aliases(&mut view, known_aliases, &virtual_services, &mut clusters, notes);
         virtual_services.add_narrower_hosts(&mut view, &registry, &mut clusters, notes);
         names::add_short(&mut view, namespace, CLUSTER_DOMAIN);
         self.written.policies.protect(&mut view, &registry, notes);
         rules.warn_of_unused(&registry, notes);
         view
     }
+}
+
+/// What a Sidecar says of unknown targets.
+fn outbound_of_sidecar(sidecar: &Sidecar<'_>) -> Option<Outbound> {
+    let policy = sidecar.policy.as_ref()?;
+    Some(Outbound { mode: mode(policy.value.mode), origin: sidecar.resource.origin(policy.span) })
 }
 
 fn namespaces(settings: &Settings) -> BTreeSet<Arc<str>> {
@@ -245,13 +267,15 @@ fn workloads(settings: &Settings) -> impl Iterator<Item = Arc<Workload>> {
 }
 
 fn outbound(settings: &Settings) -> Outbound {
-    use super::settings::OutboundMode;
-    let mode = match settings.mesh.mode {
+    Outbound { mode: mode(settings.mesh.mode), origin: policy_origin(settings) }
+}
+
+fn mode(mode: OutboundMode) -> Mode {
+    match mode {
         OutboundMode::AllowAny => Mode::AllowAny,
         OutboundMode::RegistryOnly { report: false } => Mode::RegistryOnly,
         OutboundMode::RegistryOnly { report: true } => Mode::Report,
-    };
-    Outbound { mode, origin: policy_origin(settings) }
+    }
 }
 
 /// What says what becomes of unknown targets; the built-in default where nothing does.

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use super::clusters::Clusters;
 use super::notes::Notes;
 use super::routes::VirtualServices;
-use super::services::Registry;
+use super::services::Alias;
 use crate::route::Service;
 use crate::route::snapshot::View;
 
 /// An alias has the ports of what it stands for, and where no VirtualService names it for HTTP, its routes.
-pub(super) fn add_aliases(
+pub(super) fn add_aliases<'a, 'e: 'a, 'r: 'e>(
     view: &mut View,
-    registry: &Registry<'_, '_>,
+    aliases: impl Iterator<Item = &'a Alias<'e, 'r>>,
     virtual_services: &VirtualServices<'_, '_>,
     clusters: &mut Clusters<'_, '_, '_>,
     notes: &mut Notes<'_>,
 ) {
-    for alias in registry.aliases() {
+    for alias in aliases {
         let Some(ports) = view.ports_of(&alias.target).cloned() else { continue };
         for port in ports {
             let own = virtual_services.http_routes_of(&alias.host.value, &port, clusters, notes);

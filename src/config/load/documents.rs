@@ -24,11 +24,12 @@ const ISTIO_NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 
 /// The kinds that are carried out, their versions, and their fields beside apiVersion, kind and metadata.
-const KINDS: [(Kind, &[&str], &[&str]); 11] = [
+const KINDS: [(Kind, &[&str], &[&str]); 12] = [
     (Kind::ServiceEntry, ISTIO_NETWORKING, &["spec", "status"]),
     (Kind::VirtualService, ISTIO_NETWORKING, &["spec", "status"]),
     (Kind::DestinationRule, ISTIO_NETWORKING, &["spec", "status"]),
     (Kind::WorkloadEntry, ISTIO_NETWORKING, &["spec", "status"]),
+    (Kind::Sidecar, ISTIO_NETWORKING, &["spec", "status"]),
     (Kind::AuthorizationPolicy, &["security.istio.io/v1", "security.istio.io/v1beta1"], &["spec", "status"]),
     (Kind::IstioOperator, &["install.istio.io/v1alpha1"], &["spec", "status"]),
     (Kind::Service, &["v1"], &["spec", "status"]),
@@ -190,8 +191,7 @@ fn pass_over(root: &Node, source: &Source, version: &str, kind: &str, namespace:
 }
 
 /// Kinds that take away rather than give: who passes them over has to be told plainly.
-const RESTRICTS: [&str; 5] =
-    ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "Sidecar", "NetworkPolicy"];
+const RESTRICTS: [&str; 4] = ["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "NetworkPolicy"];
 
 /// What is wrong is reported and stands as written, so that the rest of the resource is read and judged too.
 fn read_metadata(

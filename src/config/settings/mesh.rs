@@ -54,6 +54,27 @@ pub struct EgressProxy {
     pub subset: Option<Spanned<Box<str>>>,
 }
 
+/// `outboundTrafficPolicy`, of the mesh or of a Sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundPolicy {
+    /// `mode`, with `report`.
+    pub mode: OutboundMode,
+    /// `egressProxy`.
+    pub egress_proxy: Option<EgressProxy>,
+}
+
+impl OutboundPolicy {
+    /// Reads that of a Sidecar, which knows no mode that resolves unknown names.
+    pub fn read_of_sidecar(mut fields: Fields<'_>, cx: &mut Context<'_>) -> Self {
+        let mode = fields.get("mode");
+        if let Some(node) = mode.filter(|node| !matches!(node.scalar(), Some("REGISTRY_ONLY" | "ALLOW_ANY"))) {
+            cx.report(Code::BadValue, node.span, "a Sidecar says REGISTRY_ONLY or ALLOW_ANY").found(node.excerpt());
+        }
+        let (mode, egress_proxy) = read_policy(fields, cx);
+        Self { mode, egress_proxy }
+    }
+}
+
 impl Default for Mesh {
     fn default() -> Self {
         Self {

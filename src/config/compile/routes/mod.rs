@@ -11,6 +11,7 @@ use super::notes::Notes;
 use super::services::{Declared, Registry};
 use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
+use crate::config::kinds::sidecar::Sidecar;
 use crate::config::kinds::virtual_service::VirtualService;
 use crate::flow::Workload;
 use crate::route::hosts::HostIndex;
@@ -29,10 +30,17 @@ pub(super) struct VirtualServices<'v, 'r> {
 }
 
 impl<'v, 'r> VirtualServices<'v, 'r> {
-    pub(super) fn new(services: &'v [VirtualService<'r>], client: &'v Workload, notes: &mut Notes<'_>) -> Self {
+    pub(super) fn new(
+        services: &'v [VirtualService<'r>],
+        client: &'v Workload,
+        sidecar: Option<&Sidecar<'_>>,
+        notes: &mut Notes<'_>,
+    ) -> Self {
         let mut found = Self { client, by_host: HostIndex::default(), hosts: Vec::new() };
         for service in services.iter().filter(|service| service.export_to.reaches(&client.namespace)) {
-            for host in &service.hosts {
+            let namespace = &*service.resource.metadata.namespace;
+            let is_known = |host: &str| sidecar.is_none_or(|sidecar| sidecar.imports_routes(namespace, host));
+            for host in service.hosts.iter().filter(|host| is_known(&host.value)) {
                 let owner = *found.by_host.entry(&host.value, || service);
                 if std::ptr::eq(owner, service) {
                     found.hosts.push((host, service));

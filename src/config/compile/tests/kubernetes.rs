@@ -561,3 +561,58 @@ fn ten_thousand_services_with_slices_load_in_seconds() {
         format!("static {}:8443", std::net::Ipv4Addr::from(0x0a00_0000 + last))
     );
 }
+
+#[test]
+fn a_sidecar_says_what_its_workloads_know_and_what_becomes_of_the_rest() {
+    let entry = |name: &str, namespace: &str, host: &str| {
+        let resolution = if host.contains('*') { "NONE" } else { "DNS" };
+        service_entry(name, &format!("hosts: [{host}]\nports: [{{ number: 443, name: tls, protocol: TLS }}, {{ number: 80, name: http, protocol: HTTP }}]\nresolution: {resolution}"))
+            .replace(&format!("name: {name}"), &format!("name: {name}, namespace: {namespace}"))
+    };
+    let sidecar = |name: &str, namespace: &str, spec: &str| {
+        resource("Sidecar", name, spec)
+            .replace(&format!("name: {name}"), &format!("name: {name}, namespace: {namespace}"))
+    };
+    let services =
+        [entry("own", "default", "own.test"), entry("other", "b", "other.test"), entry("c", "c", "'*.wild.test'")]
+            .concat();
+    let known = |sidecars: &str| -> Vec<&'static str> {
+        let loaded = load("mesh: { rootNamespace: root }\n", &format!("{services}{sidecars}"));
+        assert_eq!(loaded.diagnostics().errors(), 0, "{}", loaded.diagnostics().render(false));
+        let asked = ["own.test:443", "http://own.test/", "other.test:443", "x.wild.test:443"];
+        asked.into_iter().filter(|asked| loaded.verdict(asked).starts_with("outbound|")).collect()
+    };
+    let only = |hosts: &str| format!("egress: [{{ hosts: [{hosts}] }}]");
+    let all = ["own.test:443", "http://own.test/", "other.test:443", "x.wild.test:443"];
+    assert_eq!(known(""), all);
+    assert_eq!(known(&sidecar("s", "default", "outboundTrafficPolicy: { mode: ALLOW_ANY }")), all);
+    assert_eq!(known(&sidecar("s", "default", &only("./*"))), ["own.test:443", "http://own.test/"]);
+    assert_eq!(
+        known(&sidecar("s", "default", &only("'*/*', ~b/*"))),
+        ["own.test:443", "http://own.test/", "x.wild.test:443"]
+    );
+    assert_eq!(known(&sidecar("s", "default", &only("'c/*.test'"))), ["x.wild.test:443"]);
+    assert_eq!(known(&sidecar("s", "default", &only("~/*"))), [""; 0]);
+    assert_eq!(
+        known(&sidecar("s", "root", &only("b/other.test"))),
+        ["other.test:443"],
+        "the default of all namespaces"
+    );
+    assert_eq!(known(&sidecar("s", "b", &only("~/*"))), all, "that of others");
+    let ports = "egress: [{ port: { number: 80, name: http, protocol: HTTP }, hosts: [./*] }]";
+    assert_eq!(known(&sidecar("s", "default", ports)), ["http://own.test/"]);
+
+    let closed = sidecar("s", "default", "outboundTrafficPolicy: {}");
+    let loaded = load("", &format!("{services}{closed}"));
+    assert_eq!(loaded.verdict("unknown.test:443"), "not_found at registry: no route allows unknown.test:443");
+    let origin = loaded.ask("unknown.test:443").verdict.expect_err("closed").origin.expect("a place");
+    assert_eq!(&*origin.resource, "Sidecar default/s");
+    let proxied = sidecar(
+        "s",
+        "default",
+        "outboundTrafficPolicy: { mode: ALLOW_ANY, egressProxy: { host: own.test, port: { number: 80 } } }",
+    );
+    let loaded = load("", &format!("{services}{proxied}")).clean();
+    let route = loaded.ask("unknown.test:443").verdict.expect("open");
+    assert!(matches!(route.cluster.via, crate::route::Via::Connect(_)), "through the parent");
+}

@@ -363,6 +363,55 @@ fn rules_of_authorization_policies_have_a_code_a_message_and_a_passing_neighbour
 }
 
 #[test]
+fn istio_s_table_of_sidecars_holds() {
+    let Some(cases) = shared_cases("sidecar.json") else { return };
+    let mut seen = Cases::default();
+    for (_, row) in cases.rows() {
+        let diagnostics = check(&unfolded(&row["resource"]).to_string());
+        let name = row["name"].as_str().expect("a name");
+        let shown = diagnostics.render(false);
+        assert_eq!(diagnostics.errors() == 0, row["valid"].as_bool().expect("a verdict"), "{name}:\n{shown}");
+        if row["warning"] == true {
+            assert!(diagnostics.warnings() > 0, "{name}:\n{shown}");
+        }
+        seen.held();
+    }
+    seen.report("sidecar.json", 37);
+}
+
+#[test]
+fn rules_of_sidecars_have_a_code_a_message_and_a_passing_neighbour() {
+    let sidecar = |spec: Value| {
+        let sidecar = document("networking.istio.io/v1", "Sidecar", json!({ "name": "s" }), json!({ "spec": spec }));
+        format!("{}\n---\n{sidecar}", entry(json!({})))
+    };
+    let egress = |items: Value| sidecar(json!({ "egress": items }));
+    let fine = || egress(json!([{ "hosts": ["./a.test", "*/*.b.test", "~other/*"] }]));
+    golden(&[
+        (
+            egress(json!([{ "hosts": ["a.test"] }, ])),
+            "E035 spec.egress[0].hosts[0]: \"a.test\": this is NAMESPACE/HOST, with `.`, `*` or `~` as namespaces",
+            fine(),
+        ),
+        (
+            egress(json!([{ "hosts": ["./*a.test"] }])),
+            "E035 spec.egress[0].hosts[0]: \"./*a.test\": a wildcard stands for whole labels: `*.example.com`",
+            fine(),
+        ),
+        (
+            egress(json!([{ "port": { "number": 443 }, "hosts": ["./*"], "bind": "127.0.0.1" }])),
+            "W001 spec.egress[0].bind: not supported, and ignored: `listeners` of the settings say where clients connect",
+            egress(json!([{ "port": { "number": 443 }, "hosts": ["./*"] }])),
+        ),
+        (
+            sidecar(json!({ "outboundTrafficPolicy": { "mode": "ALLOW_ANY_DYNAMIC_DNS" } })),
+            "E035 spec.outboundTrafficPolicy.mode: a Sidecar says REGISTRY_ONLY or ALLOW_ANY",
+            sidecar(json!({ "outboundTrafficPolicy": { "mode": "ALLOW_ANY" } })),
+        ),
+    ]);
+}
+
+#[test]
 fn istio_s_table_of_workload_entries_holds() {
     let Some(cases) = shared_cases("workloadentry.json") else { return };
     let mut seen = Cases::default();
