@@ -1,6 +1,7 @@
 //! `egret top`: the open tunnels of a running proxy, live in a terminal. [`view`] is what is shown and what keys do, without any
 //! terminal; here are the terminal and the thread that asks.
 
+mod refusals;
 mod view;
 
 use std::io::IsTerminal;
@@ -14,6 +15,7 @@ use super::ask::AdminClient;
 use super::complain;
 use super::environment::Look;
 use super::exit::Exit;
+use refusals::Refused;
 use view::{Listing, Refusals, Sample, Step, View, Wanted};
 
 pub(super) fn top(args: &TopArgs) -> Exit {
@@ -104,5 +106,7 @@ fn ask(admin: &AdminClient, wanted: &Wanted) -> Result<Sample, String> {
     };
     let listing: Listing = serde_json::from_slice(&get(&wanted.path())?.body)
         .map_err(|error| format!("what /tunnels says is not understood: {error}"))?;
-    Ok(Sample { listing, refusals: Refusals::of(&get("/metrics")?.text()) })
+    let refused: Refused = serde_json::from_slice(&get("/refusals?limit=200")?.body)
+        .map_err(|error| format!("what /refusals says is not understood: {error}"))?;
+    Ok(Sample { listing, refused, refusals: Refusals::of(&get("/metrics")?.text()) })
 }

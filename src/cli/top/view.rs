@@ -10,6 +10,8 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 use serde::Deserialize;
 
+use super::refusals::{self, Refused};
+
 /// What the admin port says of the open tunnels.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Listing {
@@ -35,9 +37,18 @@ struct Tunnel {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Rule {
+pub(super) struct Rule {
     resource: String,
     at: Option<String>,
+}
+
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.at {
+            Some(at) => write!(f, "{} at {at}", self.resource),
+            None => f.write_str(&self.resource),
+        }
+    }
 }
 
 /// Flows that were refused, by reason.
@@ -48,6 +59,7 @@ pub(super) struct Refusals(BTreeMap<String, u64>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     pub(super) listing: Listing,
+    pub(super) refused: Refused,
     pub(super) refusals: Refusals,
 }
 
@@ -82,6 +94,9 @@ pub(super) struct View {
     /// The filter while it is typed.
     typing: Option<String>,
     table: TableState,
+    /// What is refused is shown, in place of the tunnels; and where its cursor is.
+    shows_refusals: bool,
+    refusals: TableState,
 }
 
 const ROWS: usize = 200; // more than any screen has
@@ -146,6 +161,8 @@ impl View {
             wanted: Wanted::default(),
             typing: None,
             table: TableState::default(),
+            shows_refusals: false,
+            refusals: TableState::default(),
         }
     }
 
@@ -200,14 +217,15 @@ impl View {
                 self.wanted.filter.clear();
                 return Step::Ask;
             }
+            KeyCode::Tab => self.shows_refusals = !self.shows_refusals,
             KeyCode::Char('o') => {
                 self.wanted.ascending = !self.wanted.ascending;
                 return Step::Ask;
             }
-            KeyCode::Down | KeyCode::Char('j') => self.table.select_next(),
-            KeyCode::Up | KeyCode::Char('k') => self.table.select_previous(),
-            KeyCode::Home | KeyCode::Char('g') => self.table.select_first(),
-            KeyCode::End | KeyCode::Char('G') => self.table.select_last(),
+            KeyCode::Down | KeyCode::Char('j') => self.cursor().select_next(),
+            KeyCode::Up | KeyCode::Char('k') => self.cursor().select_previous(),
+            KeyCode::Home | KeyCode::Char('g') => self.cursor().select_first(),
+            KeyCode::End | KeyCode::Char('G') => self.cursor().select_last(),
             KeyCode::Char(key) => {
                 if let Some((_, sort)) = SORTS.iter().find(|(sort, _)| *sort == key) {
                     self.wanted.sort = sort;
@@ -219,15 +237,26 @@ impl View {
         Step::Stay
     }
 
+    fn cursor(&mut self) -> &mut TableState {
+        if self.shows_refusals { &mut self.refusals } else { &mut self.table }
+    }
+
     /// Draws all of it; 80 columns and 24 lines are enough.
     pub(super) fn draw(&mut self, frame: &mut Frame<'_>) {
         let areas =
             Layout::vertical([Constraint::Length(2), Constraint::Min(3), Constraint::Length(2), Constraint::Length(1)]);
         let [head, body, detail, keys] = areas.areas(frame.area());
         frame.render_widget(Paragraph::new(self.head()), head);
-        let table = self.tunnels();
-        frame.render_stateful_widget(table, body, &mut self.table);
-        frame.render_widget(Paragraph::new(self.detail()), detail);
+        if self.shows_refusals {
+            let rules = self.sample.refused.by_rule();
+            frame.render_stateful_widget(refusals::table(&rules), body, &mut self.refusals);
+            let selected = self.refusals.selected().and_then(|index| rules.get(index));
+            frame.render_widget(Paragraph::new(selected.map(refusals::detail).unwrap_or_default()), detail);
+        } else {
+            let table = self.tunnels();
+            frame.render_stateful_widget(table, body, &mut self.table);
+            frame.render_widget(Paragraph::new(self.detail()), detail);
+        }
         frame.render_widget(Paragraph::new(self.keys()), keys);
     }
 
@@ -296,8 +325,7 @@ impl View {
     fn detail(&self) -> Vec<Line<'static>> {
         let Some(tunnel) = self.selected() else { return Vec::new() };
         let rule = match &tunnel.rule {
-            Some(Rule { resource, at: Some(at) }) => format!("{resource} at {at}"),
-            Some(Rule { resource, at: None }) => resource.clone(),
+            Some(rule) => rule.to_string(),
             None => "no rule allows it any more".to_owned(),
         };
         let hop = tunnel.hop.as_ref().map(|hop| format!(" through {hop}")).unwrap_or_default();
@@ -309,7 +337,7 @@ impl View {
         match &self.typing {
             Some(typed) => Line::from(format!("filter: {typed}_   Enter applies, Esc leaves it")),
             None => Line::styled(
-                "q quit  sort: r rate b bytes a age t target c client  o order  / filter  jk move",
+                "q quit  Tab refused  r rate b bytes a age t target c client  o order  / filter",
                 self.paint(Color::DarkGray),
             ),
         }
@@ -373,7 +401,12 @@ mod tests {
         let metrics = "# TYPE egret_flows counter\negret_flows_total{kind=\"connect\",reason=\"complete\"} 7\n\
                        egret_flows_total{kind=\"connect\",reason=\"http_request_denied\"} 2\n\
                        egret_flows_total{kind=\"http\",reason=\"http_request_denied\"} 1\n";
-        Sample { listing: serde_json::from_value(listing).unwrap(), refusals: Refusals::of(metrics) }
+        let refused = serde_json::json!({ "refusals": [{
+            "target": "evil.example:443", "listener": "proxy", "client": "10.1.2.3", "reason": "not_found", "times": 3,
+            "detail": "no rule names it", "rule": { "resource": "mesh.outboundTrafficPolicy", "at": "egret.yaml:1:9" },
+        }] });
+        let refused = serde_json::from_value(refused).unwrap();
+        Sample { listing: serde_json::from_value(listing).unwrap(), refused, refusals: Refusals::of(metrics) }
     }
 
     fn screen(view: &mut View, columns: u16, lines: u16) -> Vec<String> {
@@ -407,7 +440,22 @@ mod tests {
         assert!(screen[4].starts_with("a-rather-long-name.of-a-ser "), "{}", screen[4]);
         assert_eq!(screen[21], "#1 10.1.2.3:40000 -> api.example.com:443  outbound|443||x");
         assert_eq!(screen[22], "allowed by ServiceEntry default/x at x.yaml:3:1");
-        assert_eq!(screen[23], "q quit  sort: r rate b bytes a age t target c client  o order  / filter  jk move");
+        assert_eq!(screen[23], "q quit  Tab refused  r rate b bytes a age t target c client  o order  / filter");
+    }
+
+    #[test]
+    fn tab_shows_what_is_refused_by_its_rule() {
+        let mut view = View::new("127.0.0.1:15000".to_owned(), false);
+        view.take(Ok(sample(&[(1, "api.example.com:443")])));
+        view.press(KeyEvent::from(KeyCode::Tab));
+        press(&mut view, "j");
+        let shown = screen(&mut view, 80, 24);
+        assert!(shown[2].starts_with("  TIMES REASON               REFUSED BY"), "{}", shown[2]);
+        assert!(shown[3].starts_with("      3 not_found            mesh.outboundTrafficPoli"), "{}", shown[3]);
+        assert_eq!(shown[21], "3 x not_found by mesh.outboundTrafficPolicy at egret.yaml:1:9");
+        assert_eq!(shown[22], "last 10.1.2.3 -> evil.example:443: no rule names it");
+        view.press(KeyEvent::from(KeyCode::Tab));
+        assert!(screen(&mut view, 80, 24)[2].starts_with("TARGET "));
     }
 
     #[test]
