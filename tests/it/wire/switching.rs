@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 
-use super::{proxy, read_to_end};
+use super::{converse, proxy, read_to_end};
 use crate::support::origin::{HELLO, Origin, read_head};
 use crate::support::{PATIENCE, client};
 
@@ -75,6 +75,14 @@ fn other_protocols_are_not_offered_to_the_origin() {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         assert!(read_to_end(&mut stream).starts_with("HTTP/1.1 400 "), "{protocol}");
     }
+    // A server might take the bare field for an offer, too: nothing in Connection names it.
+    let bare = "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    let text = converse(
+        egret.proxy(),
+        format!("GET http://{o}/ HTTP/1.1\r\nHost: {o}\r\n{bare}Connection: close\r\n\r\n", o = origin.address),
+    );
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    assert_eq!(origin.requests().len(), 5);
     for head in origin.requests() {
         let head = head.to_ascii_lowercase();
         assert!(
