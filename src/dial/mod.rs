@@ -35,7 +35,7 @@ use crate::account::hosts::{ClusterHosts, Connection};
 use crate::account::metrics;
 use crate::flow::{DialTrace, Host, Limit, Name, Target};
 use crate::http1::HeadLimits;
-use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::route::cluster::{Authorization, Endpoint, EndpointAddress, Sni};
 use crate::route::{Cluster, Discovery, Hop, Origination, Via};
 use crate::stream::Stream;
 use crate::stream::descriptors::{self, Shortage};
@@ -248,9 +248,7 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
-        if let Some(tls) = &cluster.tls {
-            client_of(tls, trace)?; // before anybody is asked for a name
-        }
+        nothing_is_missing(cluster, trace)?;
         let _pending = self.enter()?;
         let way = Way { cluster, target, deadline };
         let Reached { mut stream, lease, began } = match &cluster.via {
@@ -282,6 +280,7 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
+        nothing_is_missing(&hop.cluster, trace)?;
         let _pending = self.enter()?;
         let way = Way { cluster: &hop.cluster, target, deadline };
         let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, trace)).await?;
@@ -698,6 +697,21 @@ async fn originate(
     };
     trace.transport_failure = Some(error.reason().into());
     Err(error)
+}
+
+/// Looks for what flows of the cluster cannot do without, before anything is resolved or dialled for one that has to fail.
+fn nothing_is_missing(cluster: &Cluster, trace: &mut DialTrace) -> Result<(), DialError> {
+    if let Some(tls) = &cluster.tls {
+        client_of(tls, trace)?;
+    }
+    let Via::Connect(hop) = &cluster.via else { return Ok(()) };
+    if let Some(tls) = &hop.cluster.tls {
+        client_of(tls, trace)?;
+    }
+    match &hop.authorization {
+        Some(Authorization { value: Err(problem) }) => Err(DialError::Configuration(problem.clone())),
+        _ => Ok(()),
+    }
 }
 
 /// The client of a rule, which is there unless what it is made of is missing.

@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::testing::*;
 use super::*;
-use crate::flow::ErrorType;
-use crate::route::cluster::Balancing;
+use crate::flow::{ErrorType, Origin};
+use crate::route::cluster::{Authorization, Balancing};
 use crate::tls::testing::{Authority, Leaf, Server};
 use crate::tls::{ClientTls, ClientTlsSpec};
 
@@ -250,7 +250,28 @@ async fn tls_is_originated_for_the_name_asked_for_or_the_fixed_one() {
     assert_eq!(trace.transport_failure.as_deref(), Some(reason));
 
     let missing = Origination { client: Err("secret x/y".into()), ..originating(&authority, Sni::Asked) };
-    assert_eq!(error_of(dial(&dialer(), to(missing), &asked).await.0), ErrorType::Credential);
+    let (dialed, trace) = dial(&dialer(), to(missing), &asked).await;
+    assert_eq!((error_of(dialed), trace.attempts), (ErrorType::Credential, 0), "nothing is dialled");
+}
+
+#[tokio::test]
+async fn what_is_missing_at_a_parent_is_found_before_anything_is_dialled() {
+    let tls = Origination { client: Err("secret x/y".into()), ..originating(&Authority::new(), Sni::Asked) };
+    let credentials = Authorization { value: Err("secret x/z".into()) };
+    for (tls, authorization, error) in
+        [(Some(tls), None, ErrorType::Credential), (None, Some(credentials), ErrorType::Configuration)]
+    {
+        let hop = Hop {
+            cluster: Arc::new(Cluster { tls: tls.map(Arc::new), ..cluster() }),
+            target: None,
+            authorization,
+            absolute_form: false,
+            origin: Origin::default(),
+        };
+        let to = Cluster { via: Via::Connect(Arc::new(hop)), ..cluster() };
+        let (dialed, trace) = dial(&dialer(), to, &target("127.0.0.1:1")).await;
+        assert_eq!((error_of(dialed), trace.attempts, trace.hop), (error, 0, None));
+    }
 }
 
 #[tokio::test]
