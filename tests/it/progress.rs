@@ -76,6 +76,27 @@ fn a_tunnel_that_is_served_from_the_inside_has_them_too() {
     assert!(count("DownstreamPeriodic") <= 4 && connects().len() <= 6, "{:?}", connects());
 }
 
+/// A port without protocol that has http routes: the first bytes decide.
+#[test]
+fn a_tunnel_that_turns_out_to_be_no_http_is_logged_as_one_that_was_relayed() {
+    let origin = Origin::echo();
+    let port = origin.address.port();
+    let rules = format!(
+        "{{ apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{ name: any }}, spec: {{ hosts: [any.test],\n\
+         ports: [{{ number: {port}, name: any }}], resolution: DNS }} }}\n---\n\
+         {{ apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{ name: any }}, spec: {{ hosts: [any.test],\n\
+         http: [{{ route: [{{ destination: {{ host: any.test }} }}] }}] }} }}\n"
+    );
+    let folder = Folder::new();
+    let egret = Setup { rules: &rules, hosts: &["any.test"], ..Setup::default() }.start(&folder);
+    let mut tunnel = client::tunnel(egret.proxy(), format!("any.test:{port}"));
+    assert!(client::echoes(&mut tunnel, b"SSH-2.0-x\r\n"));
+    drop(tunnel);
+    eventually("its line", || lines(&egret).len() == 1);
+    let line = &lines(&egret)[0];
+    assert_eq!((&line["response_code_details"], &line["bytes_sent"]), (&"via_upstream".into(), &11.into()), "{line}");
+}
+
 #[test]
 fn the_text_format_tells_the_lines_apart_and_a_short_tunnel_has_no_interim_line() {
     let origin = Origin::echo();

@@ -145,7 +145,10 @@ impl Connection {
             (_, Some(Sniffed::Http1)) => {}
             (TunnelKind::Detect(_), _) => {
                 match self.proxy.open(self.opening(&route, &target), &mut record).await {
-                    Ok(opened) => self.tunnel(opened, record),
+                    Ok(opened) => {
+                        record.answered(200, "via_upstream"); // it is not served from the inside after all
+                        self.tunnel(opened, record);
+                    }
                     Err(failure) => record.finish(Outcome::failed(failure.error, failure.log)),
                 }
                 return None;
