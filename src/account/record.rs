@@ -42,10 +42,19 @@ pub struct AccessRecord {
     pub(super) refused: bool,
     /// It stands among the recent refusals.
     noted: bool,
+    pub(super) marks: Marks,
     pub(super) asked: Asked,
     pub(super) scheme: Scheme,
     pub(super) line_type: LineType,
     logged: bool,
+}
+
+/// What a route did to a request, for Envoy's flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) delayed: bool,
+    pub(super) aborted: bool,
+    pub(super) retries_used_up: bool,
 }
 
 /// What the request asked for, as the log shows it.
@@ -146,6 +155,7 @@ impl AccessRecord {
             status: 0,
             refused: false,
             noted: false,
+            marks: Marks::default(),
             asked,
             scheme: Scheme::Http,
             line_type: LineType::End,
@@ -291,6 +301,21 @@ impl AccessRecord {
             self.trace.hop_status = failure.hop_status;
         }
         self.keep(Field::Detail, failure.log.as_bytes());
+    }
+
+    /// A route had the request wait.
+    pub fn delayed(&mut self) {
+        self.marks.delayed = true;
+    }
+
+    /// A route had the request aborted.
+    pub fn aborted(&mut self) {
+        self.marks.aborted = true;
+    }
+
+    /// The request was sent as often as its route allows, and failed each time.
+    pub fn retries_used_up(&mut self) {
+        self.marks.retries_used_up = true;
     }
 
     /// An exchange is over: bytes of the request's and the answer's body, and the time to the answer's first byte.

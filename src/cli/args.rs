@@ -138,6 +138,9 @@ pub struct ExplainArgs {
     /// The method of an HTTP request
     #[arg(short = 'X', long = "method", value_name = "METHOD")]
     pub method: Option<String>,
+    /// A header of an HTTP request; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
     /// Let flows reach these addresses although they are special, as with `run`
     #[arg(long, value_name = "CIDR", value_parser = parse_net)]
     pub allow_address: Vec<IpNet>,

@@ -14,6 +14,7 @@ pub(crate) mod sample;
 pub(crate) mod shared_cases;
 pub mod snapshot;
 mod walk;
+pub mod weighed;
 
 use std::sync::Arc;
 
@@ -50,6 +51,15 @@ pub struct Route {
     pub tunnel: TunnelKind,
     /// What the first bytes of the tunnel are held against; `None`: nothing is judged.
     pub expected: Option<Expected>,
+    /// What a VirtualService has done with the request beside sending it on; `None`: nothing.
+    pub taken: Option<http::Taken>,
+}
+
+impl Route {
+    /// The route answers requests itself: nothing goes out, and the cluster is the service's own.
+    pub fn answers(&self) -> bool {
+        self.taken.as_ref().is_some_and(|taken| taken.actions.answer.is_some())
+    }
 }
 
 /// What a CONNECT to this route becomes (CONTRACT "CONNECT meets routes").

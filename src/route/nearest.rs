@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::authz::{self, Asked};
 use super::snapshot::{Found, View};
+use super::weighed::nearest_route;
 use super::{Nearest, Service, Snapshot, Stage};
-use crate::flow::{Flow, Host};
+use crate::flow::{Ask, ErrorType, Flow, Host};
 
 impl Snapshot {
     /// The rule that comes nearest to allowing a flow that was refused: the same host on another port or in another protocol,
@@ -13,10 +14,15 @@ impl Snapshot {
     pub fn nearest(&self, flow: &Flow<'_>) -> Option<Nearest> {
         let view = self.view(flow)?;
         match view.find(&flow.target) {
-            Found::Service(service) => match self.route(flow).verdict.err()?.stage {
-                Stage::Authorization => self.nearest_policy(view, Some(service), flow),
-                _ => Some(differs_in_protocol(service)),
-            },
+            Found::Service(service) => {
+                let refusal = self.route(flow).verdict.err()?;
+                match (refusal.stage, refusal.error, &flow.ask) {
+                    (Stage::Authorization, _, _) => self.nearest_policy(view, Some(service), flow),
+                    (_, ErrorType::NoRoute, Ask::Http(request)) => nearest_route(view, service, request, flow),
+                    (_, ErrorType::BadRequest, _) => None, // it is the request that has to change
+                    _ => Some(differs_in_protocol(service)),
+                }
+            }
             // What is unknown to the registry may pass, and be refused by a policy.
             _ if self.is_refused_by_policy(flow) => self.nearest_policy(view, None, flow),
             Found::OtherPorts(ports) => differs_in_port(ports, flow.target.port),

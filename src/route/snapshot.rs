@@ -10,7 +10,7 @@ use super::authz::{self, Asked, Policies};
 use super::cluster::{Cluster, Origination, Sni};
 use super::consistency::{Expected, Policy};
 use super::hosts::HostIndex;
-use super::http::{Destination, Draw, Routes, Subject};
+use super::http::{Destination, Draw, HttpTo, Routes, Subject, Taken};
 use super::nearest::NearbyHosts;
 use super::{Choice, Protocol, Refusal, Route, Service, Stage, TunnelKind};
 use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Request, Scheme, Target, Workload};
@@ -232,6 +232,7 @@ impl Snapshot {
             origin: outbound.origin.clone(),
             tunnel: TunnelKind::Opaque,
             expected: None,
+            taken: None,
         };
         match flow.ask {
             Ask::Http(request) if request.scheme == Scheme::Https => self.over_tls(route),
@@ -437,7 +438,10 @@ fn terminated_by(service: &Service) -> Option<Arc<str>> {
 /// What a tunnel that is served from inside counts to: each request in it has a route of its own.
 fn around(service: &Service) -> Route {
     let route = service.routes.as_deref().and_then(Routes::unconditional);
-    route.map_or_else(|| service_route(service), |route| opaque(route.to.pick(|_| 0), &route.name, &route.origin))
+    route.map_or_else(
+        || service_route(service),
+        |route| opaque(cluster_of(route.to.pick(|_| 0), service), &route.name, &route.origin),
+    )
 }
 
 fn route_sni(service: &Service, target: &Target, draw: Draw) -> Result<Route, Refusal> {
@@ -497,7 +501,14 @@ fn route_by(
         let origin = routes.http.last().map_or(&service.origin, |route| &route.origin);
         return Err(Refusal { origin: Some(origin.clone()), ..refusal(ErrorType::NoRoute, Stage::Route, detail) });
     };
-    Ok(opaque(chosen.route.to.pick(draw), chosen.name, &chosen.route.origin))
+    let to = chosen.route.to.pick(draw);
+    let taken = to.actions.clone().map(|actions| Taken { actions, matched_bytes: chosen.matched_bytes });
+    Ok(Route { taken, ..opaque(cluster_of(to, service), chosen.name, &chosen.route.origin) })
+}
+
+/// What answers itself counts to the service.
+fn cluster_of<'a>(to: &'a HttpTo, service: &'a Service) -> &'a Arc<Cluster> {
+    to.cluster.as_ref().unwrap_or(&service.cluster)
 }
 
 fn route_tls(service: &Service, target: &Target, draw: Draw) -> Result<Route, Refusal> {
@@ -519,6 +530,7 @@ fn service_route(service: &Service) -> Route {
         origin: service.origin.clone(),
         tunnel: TunnelKind::Opaque,
         expected: None,
+        taken: None,
     }
 }
 
@@ -533,6 +545,7 @@ fn opaque(cluster: &Arc<Cluster>, name: &Arc<str>, origin: &Origin) -> Route {
         origin: origin.clone(),
         tunnel: TunnelKind::Opaque,
         expected: None,
+        taken: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::routed::answer::OwnAnswer;
 use crate::flow::{ErrorType, Failure};
 
 /// What shapes a refusal beside the failure itself.
@@ -49,6 +50,30 @@ pub fn refusal(failure: &Failure, answering: &Answering<'_>) -> Answer {
     let body = if answering.head_only { "" } else { &refusal.body };
     head.push_str(body);
     Answer { body_bytes: body.len() as u64, bytes: head.into_bytes() }
+}
+
+/// The bytes of an answer that is no refusal, in HTTP/1.
+pub fn own(answer: &OwnAnswer, head_only: bool, keep_alive: bool) -> Vec<u8> {
+    let phrase = http::StatusCode::from_u16(answer.status).ok().and_then(|status| status.canonical_reason());
+    let mut head = String::with_capacity(256);
+    write!(head, "HTTP/1.1 {} {}\r\n", answer.status, phrase.unwrap_or_default()).expect("a String takes everything");
+    for (name, value) in &answer.fields {
+        write!(head, "{name}: {value}\r\n").expect("a String takes everything");
+    }
+    if has_body(answer.status) {
+        write!(head, "Content-Length: {}\r\n", answer.body.len()).expect("a String takes everything");
+    }
+    head.push_str(if keep_alive { "\r\n" } else { "Connection: close\r\n\r\n" });
+    let mut bytes = head.into_bytes();
+    if !head_only && has_body(answer.status) {
+        bytes.extend_from_slice(&answer.body);
+    }
+    bytes
+}
+
+/// RFC 9110 §6.4.1: these have none, and no length of one.
+pub fn has_body(status: u16) -> bool {
+    !matches!(status, 204 | 304)
 }
 
 /// An answer of ours in parts, for those who frame it themselves.

@@ -34,6 +34,9 @@ pub enum CopyError {
     /// Fewer bytes than `limits.bodyRateMin` asks for came in the time that was waited for them.
     #[error("the body came too slowly")]
     TooSlow,
+    /// The time that a route gives the whole answer is over.
+    #[error("the body was not complete in time")]
+    Late,
 }
 
 /// What bounds a body on its way.
@@ -46,6 +49,8 @@ pub struct BodyLimits {
     pub rate_min: usize,
     /// What the bytes have to keep to.
     pub pace: Option<Arc<Pace>>,
+    /// When all of it has to be there.
+    pub deadline: Option<Instant>,
 }
 
 impl BodyLimits {
@@ -142,6 +147,12 @@ pub async fn copy<S: Source, T: Sink>(
                         Duration::ZERO => return Err(too_slow()),
                         limit if source.window().is_some() => limit.min(WINDOW_LOOK),
                         limit => limit,
+                    };
+                    let limit = match limits.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+                    {
+                        Some(Duration::ZERO) => return Err(CopyError::Late),
+                        Some(due) => limit.min(due),
+                        None => limit,
                     };
                     let began = (limits.rate_min != 0).then(Instant::now);
                     match patience.within(limit, source.fill(at_once)).await {

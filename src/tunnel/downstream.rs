@@ -120,6 +120,7 @@ impl<W: AsyncWrite + Unpin> Reply for Http1<'_, W> {
             keep_alive: true,
             websocket: false,
             via: None,
+            changes: None,
         };
         headers::write_answer(&mut self.taker.out, head, &inbound);
         self.taker.flush(patience, idle).await
@@ -133,8 +134,14 @@ impl<W: AsyncWrite + Unpin> Reply for Http1<'_, W> {
         idle: Duration,
     ) -> Result<(), ExchangeError> {
         self.taker.out.reserve(head.raw().len() + 64);
-        let inbound =
-            Inbound { framing: BodyLength::None, version: Version::Http11, keep_alive: true, websocket: true, via };
+        let inbound = Inbound {
+            framing: BodyLength::None,
+            version: Version::Http11,
+            keep_alive: true,
+            websocket: true,
+            via,
+            changes: None,
+        };
         headers::write_answer(&mut self.taker.out, head, &inbound);
         self.taker.flush(patience, idle).await.map_err(|_| ExchangeError::ClientGone)
     }

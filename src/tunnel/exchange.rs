@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
-use super::body::{self, BodyLimits, CopyError, Sender, Taker};
-use super::downstream::{Downstream, Reply};
+use super::body::{self, BodyLimits, CopyError, Sender, Source, Taker};
+use super::downstream::Reply;
 use super::headers::{self, Inbound, Outbound};
 use super::patience::Patience;
 use crate::account::{Pace, metrics};
@@ -66,6 +66,8 @@ pub enum ExchangeError {
     Stale,
     /// The client is gone.
     ClientGone,
+    /// An answer came that the route has asked for again; nothing of it went out.
+    Unwanted,
     /// Nothing of an answer went out: the client can be told.
     Failed(Failure),
 }
@@ -83,13 +85,15 @@ pub struct ExchangeLimits {
     pub head_time: Duration,
     /// From the end of the request to the first byte of the answer.
     pub answer_time: Duration,
+    /// From the end of the request to the end of the answer, where a route says so.
+    pub whole: Option<Duration>,
 }
 
 impl ExchangeLimits {
     /// Takes what concerns an exchange; `pace` is that of its client.
     pub fn new(limits: &Limits, pace: &Arc<Pace>) -> Self {
         let pace = pace.limits_bytes().then(|| pace.clone());
-        let answer = BodyLimits { idle: limits.body_idle, rate_min: 0, pace };
+        let answer = BodyLimits { idle: limits.body_idle, rate_min: 0, pace, deadline: None };
         Self {
             head: HeadLimits { bytes: limits.head_bytes, fields: limits.head_fields },
             request: BodyLimits { rate_min: limits.body_rate_min, ..answer.clone() },
@@ -97,6 +101,7 @@ impl ExchangeLimits {
             head_time: limits.head_time,
             // Istio waits without end for an answer; we wait as long as for an idle tunnel.
             answer_time: limits.tunnel_idle,
+            whole: None,
         }
     }
 }
@@ -118,13 +123,14 @@ pub fn exchange<D: Reply>(
 ///
 /// # Errors
 /// See [`ExchangeError`]; after an error both connections are out of step.
-pub async fn exchange_with_body<D: Downstream>(
-    down: D,
+pub async fn exchange_with_body<S: Source, P: Reply>(
+    body: &mut S,
+    reply: &mut P,
     up: Upstream,
     asking: &Asking<'_>,
     patience: &mut Patience,
 ) -> Result<Exchanged, ExchangeError> {
-    Answering::new(asking).with_body(down, up, asking.written(), patience).await
+    Answering::new(asking).with_body(body, reply, up, asking.written(), patience).await
 }
 
 /// One request, as it goes out.
@@ -138,6 +144,8 @@ pub struct Asking<'a> {
     pub keep_alive: bool,
     /// The settings' limits.
     pub limits: &'a ExchangeLimits,
+    /// Says of the head of an answer that it is not wanted; asked for requests without body only, and before anything went out.
+    pub unwanted: Option<&'a (dyn Fn(&ResponseHead) -> bool + Sync)>,
 }
 
 impl Asking<'_> {
@@ -154,6 +162,7 @@ struct Answering<'a> {
     outbound: &'a Outbound<'a>,
     keep_alive: bool,
     limits: &'a ExchangeLimits,
+    unwanted: Option<&'a (dyn Fn(&ResponseHead) -> bool + Sync)>,
     started: Instant,
     /// When the last byte of the request went out; empty while its body is still on the way.
     request_end: OnceLock<Instant>,
@@ -161,8 +170,8 @@ struct Answering<'a> {
 
 impl<'a> Answering<'a> {
     fn new(asking: &Asking<'a>) -> Self {
-        let Asking { head, outbound, keep_alive, limits } = *asking;
-        Self { head, outbound, keep_alive, limits, started: Instant::now(), request_end: OnceLock::new() }
+        let Asking { head, outbound, keep_alive, limits, unwanted } = *asking;
+        Self { head, outbound, keep_alive, limits, unwanted, started: Instant::now(), request_end: OnceLock::new() }
     }
 
     /// Once the request is out the answer is read and passed on, while an eye is kept on the client.
@@ -187,6 +196,9 @@ impl<'a> Answering<'a> {
             if let Some(refused) = refused_by_parent(self.outbound, &head) {
                 return Err(refused);
             }
+            if self.unwanted.is_some_and(|unwanted| unwanted(&head)) {
+                return Err(ExchangeError::Unwanted);
+            }
             if head.status() == 101 {
                 return self.switch(down, up, head, waited, patience).await;
             }
@@ -205,9 +217,10 @@ impl<'a> Answering<'a> {
     }
 
     /// Request body and answer flow at the same time: an origin may answer before it has read everything.
-    async fn with_body<D: Downstream>(
+    async fn with_body<S: Source, P: Reply>(
         self,
-        down: D,
+        body: &mut S,
+        reply: &mut P,
         mut up: Upstream,
         out: BytesMut,
         patience: &mut Patience,
@@ -216,13 +229,12 @@ impl<'a> Answering<'a> {
         let begun = AtomicBool::new(false);
         let (head, waited, answer, result) = {
             let length = self.head.body();
-            let (mut body, mut reply) = down.split(length);
             let (mut up_reader, up_writer) = split(&mut up.dialed.stream);
             let mut taker = Taker { writer: up_writer, out, framing: length };
             let mut sending = Patience::default();
-            let pump = body::copy(&mut body, &mut taker, &mut sending, &self.limits.request, &mut received);
+            let pump = body::copy(body, &mut taker, &mut sending, &self.limits.request, &mut received);
             let answered = async {
-                let head = self.final_head(&mut up_reader, &mut up.buf, &mut reply, patience).await?;
+                let head = self.final_head(&mut up_reader, &mut up.buf, reply, patience).await?;
                 let waited = self.started.elapsed();
                 if let Some(refused) = refused_by_parent(self.outbound, &head) {
                     return Err(refused);
@@ -234,7 +246,7 @@ impl<'a> Answering<'a> {
                 let mut answer = Answer::new(&self, &head);
                 // The client may still be sending: what follows the answer on its connection is the rest of a body.
                 answer.keep_alive &= self.request_whole();
-                let result = answer.pass(&mut up_reader, &mut up.buf, &mut reply, &head, &self, patience).await;
+                let result = answer.pass(&mut up_reader, &mut up.buf, reply, &head, &self, patience).await;
                 Ok((head, waited, answer, result))
             };
             tokio::pin!(pump, answered);
@@ -313,6 +325,10 @@ impl<'a> Answering<'a> {
                 None => self.answer_time_left(began).max(MOMENT),
                 Some(at) => self.limits.head_time.saturating_sub(at.elapsed()).max(MOMENT),
             };
+            let limit = match self.whole_left() {
+                Some(left) if limit.is_zero() || left < limit => left.max(MOMENT),
+                _ => limit,
+            };
             buf.reserve(8 * 1024);
             let read = match half_closed {
                 None => patience.within(limit, from.read_buf(buf)).await,
@@ -335,7 +351,10 @@ impl<'a> Answering<'a> {
                 Ok(Err(_)) if buf.is_empty() => return Err(ExchangeError::Stale),
                 Ok(Err(_)) => return Err(self.broke_off()),
                 // The request ended after this wait began.
-                Err(_) if first_byte.is_none() && !self.answer_time_left(began).is_zero() => {}
+                Err(_)
+                    if first_byte.is_none()
+                        && !self.answer_time_left(began).is_zero()
+                        && self.whole_left().is_none_or(|left| !left.is_zero()) => {}
                 Err(_) => {
                     let detail = format!("{} did not answer in time", self.outbound.target);
                     return Err(ExchangeError::Failed(Failure::new(ErrorType::ResponseTimeout, detail)));
@@ -349,6 +368,12 @@ impl<'a> Answering<'a> {
     fn answer_time_left(&self, began: Instant) -> Duration {
         let silent = self.request_end.get().map_or(Duration::ZERO, |end| began.max(*end).elapsed());
         self.limits.answer_time.saturating_sub(silent)
+    }
+
+    /// How much is left of the time that the route gives. All of it while the request's body is on the way.
+    fn whole_left(&self) -> Option<Duration> {
+        let gone = self.request_end.get().map_or(Duration::ZERO, Instant::elapsed);
+        self.limits.whole.map(|whole| whole.saturating_sub(gone))
     }
 
     fn request_whole(&self) -> bool {
@@ -452,10 +477,18 @@ impl Answer {
             keep_alive: self.keep_alive,
             websocket: false,
             via: answering.outbound.via,
+            changes: answering.outbound.answer_changes,
         };
         client.begin(head, &inbound)?;
         let mut sender = Sender::new(reader, buf, self.upstream_framing);
-        body::copy(&mut sender, client, patience, &answering.limits.answer, &mut self.sent).await
+        let limits = &answering.limits.answer;
+        match answering.whole_left() {
+            None => body::copy(&mut sender, client, patience, limits, &mut self.sent).await,
+            Some(left) => {
+                let limits = BodyLimits { deadline: Some(Instant::now() + left), ..limits.clone() };
+                Box::pin(body::copy(&mut sender, client, patience, &limits, &mut self.sent)).await
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "the facts of one finished exchange, gathered in one place")]
@@ -495,6 +528,7 @@ fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -
         CopyError::Malformed(cause) => format!("answer of {target} is malformed: {cause}"),
         CopyError::Write(cause) => format!("client went away: {cause}"),
         CopyError::Idle | CopyError::TooSlow => format!("answer of {target} paused for too long"),
+        CopyError::Late => format!("answer of {target} was not complete within the timeout of its route"),
     }
     .into()
 }
@@ -528,7 +562,7 @@ fn client_failed(error: CopyError) -> ExchangeError {
         CopyError::TooSlow => {
             ExchangeError::Failed(Failure::new(ErrorType::RequestTimeout, "the request's body came too slowly"))
         }
-        CopyError::Read(_) | CopyError::Write(_) => ExchangeError::ClientGone,
+        CopyError::Read(_) | CopyError::Write(_) | CopyError::Late => ExchangeError::ClientGone,
     }
 }
 

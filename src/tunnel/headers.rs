@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::flow::{Scheme, Target};
 use crate::http1::{BodyLength, Passing, RequestHead, ResponseHead, Version, write};
+use crate::route::http::changes::Changes;
 
 /// How a request goes out.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,10 @@ pub struct Outbound<'a> {
     pub max_forwards: Option<u64>,
     /// Our name, or nothing (`via.send: false`).
     pub via: Option<&'a str>,
+    /// What a route changes in the request's fields.
+    pub changes: Option<&'a Changes>,
+    /// The same for its answer.
+    pub answer_changes: Option<&'a Changes>,
 }
 
 /// Writes the head of a request as it goes to the upstream: order and case as received, hop-by-hop and nominated fields removed.
@@ -52,7 +57,7 @@ pub fn write_request(out: &mut BytesMut, head: &RequestHead, to: &Outbound<'_>) 
             }
             12 if to.max_forwards.is_some() && name.eq_ignore_ascii_case(b"max-forwards") => Passing::Replaced,
             14 if name.eq_ignore_ascii_case(b"content-length") => Passing::Kept,
-            _ if is_hop_by_hop(name) || head.nominates(name) => Passing::Dropped,
+            _ if is_hop_by_hop(name) || head.nominates(name) || drops(to.changes, name) => Passing::Dropped,
             _ => Passing::Kept,
         },
         |out, name| match to.max_forwards {
@@ -70,6 +75,7 @@ pub fn write_request(out: &mut BytesMut, head: &RequestHead, to: &Outbound<'_>) 
         BodyLength::Chunked => write::field(out, "Transfer-Encoding", b"chunked"),
         BodyLength::None | BodyLength::Length(_) | BodyLength::UntilClose => {}
     }
+    write_changes(out, to.changes);
     if to.websocket {
         write::field(out, "Connection", b"Upgrade");
         write::field(out, "Upgrade", b"websocket");
@@ -96,6 +102,8 @@ pub struct Inbound<'a> {
     pub websocket: bool,
     /// Our name, or nothing.
     pub via: Option<&'a str>,
+    /// What a route changes in the answer's fields.
+    pub changes: Option<&'a Changes>,
 }
 
 /// Writes the head of an answer as it goes to the client.
@@ -108,11 +116,12 @@ pub fn write_answer(out: &mut BytesMut, head: &ResponseHead, to: &Inbound<'_>) {
             // With a transfer coding of ours the length of the origin must not stand beside it (RFC 9112 §6.2).
             14 if name.eq_ignore_ascii_case(b"content-length") && chunked => Passing::Dropped,
             14 if name.eq_ignore_ascii_case(b"content-length") => Passing::Kept,
-            _ if is_hop_by_hop(name) || head.nominates(name) => Passing::Dropped,
+            _ if is_hop_by_hop(name) || head.nominates(name) || drops(to.changes, name) => Passing::Dropped,
             _ => Passing::Kept,
         },
         |_, _| {},
     );
+    write_changes(out, to.changes);
     if chunked {
         write::field(out, "Transfer-Encoding", b"chunked");
     }
@@ -133,11 +142,26 @@ pub fn write_answer(out: &mut BytesMut, head: &ResponseHead, to: &Inbound<'_>) {
 }
 
 /// The fields of an answer that travel on, where they are not written into a buffer; framing fields but `Content-Length` do not.
-pub fn answer_fields(head: &ResponseHead) -> impl Iterator<Item = (&str, &[u8])> {
-    head.fields().filter(|(name, _)| {
+pub fn answer_fields<'a>(
+    head: &'a ResponseHead,
+    changes: Option<&'a Changes>,
+) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let kept = head.fields().filter(move |(name, _)| {
         let name = name.as_bytes();
-        name.eq_ignore_ascii_case(b"content-length") || !is_hop_by_hop(name) && !head.nominates(name)
-    })
+        name.eq_ignore_ascii_case(b"content-length")
+            || !is_hop_by_hop(name) && !head.nominates(name) && !drops(changes, name)
+    });
+    kept.chain(changes.into_iter().flat_map(Changes::fields).map(|(name, value)| (name, value.as_bytes())))
+}
+
+fn drops(changes: Option<&Changes>, name: &[u8]) -> bool {
+    changes.is_some_and(|changes| changes.drops(name))
+}
+
+fn write_changes(out: &mut BytesMut, changes: Option<&Changes>) {
+    for (name, value) in changes.into_iter().flat_map(Changes::fields) {
+        write::field(out, name, value.as_bytes());
+    }
 }
 
 /// The value of the `Via` that we add to a message.

@@ -9,9 +9,10 @@ use super::downstream::Downstream;
 use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange, exchange_with_body};
 use super::headers::{self, Outbound};
 use super::patience::Patience;
+use super::routed::Routed;
 use crate::account::hosts::HostCounts;
 use crate::account::{AccessRecord, Share, destinations};
-use crate::dial::PoolKey;
+use crate::dial::{Dialed, PoolKey};
 use crate::flow::{ErrorType, Failure, Scheme, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
@@ -36,8 +37,16 @@ pub struct HttpPlan<'a> {
 
 /// An upstream connection that authenticated one client (NTLM, Negotiate): it serves this client's connection only.
 pub struct Pinned {
-    key: PoolKey,
-    upstream: Upstream,
+    pub(super) key: PoolKey,
+    pub(super) upstream: Upstream,
+}
+
+/// Where a request goes first: to the upstream itself, or to a parent that is asked in absolute-form.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) cluster: &'a Arc<Cluster>,
+    pub(super) hop: Option<&'a Hop>,
+    pub(super) authorization: Option<&'a str>,
 }
 
 impl Proxy {
@@ -54,7 +63,7 @@ impl Proxy {
         reason = "an async fn would hold `down` twice: as the argument and where it is moved to"
     )]
     pub fn exchange<D: Downstream>(
-        &self,
+        self: &Arc<Self>,
         mut down: D,
         patience: &mut Patience,
         head: &RequestHead,
@@ -64,22 +73,12 @@ impl Proxy {
         record: &mut AccessRecord,
     ) -> impl Future<Output = Result<Exchanged, ExchangeError>> {
         async move {
-            let (cluster, hop) = first_stop(&plan.route.cluster);
-            let authorization = match hop.and_then(|hop| hop.authorization.as_ref()).map(|credential| &credential.value)
-            {
-                Some(Err(why)) => {
-                    let failure = Failure::new(ErrorType::Configuration, "the parent proxy's credential is missing");
-                    return Err(ExchangeError::Failed(Failure { log: why.as_ref().into(), ..failure }));
-                }
-                Some(Ok(value)) => Some(value.as_ref()),
-                None => None,
-            };
-            if hop.is_some() {
-                // Before a kept connection to the parent is looked for: that one leads anywhere.
-                self.dialer
-                    .judge_asked(&plan.route.cluster, plan.target)
-                    .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
+            if let Some(taken) = &plan.route.taken {
+                let routed = Routed { proxy: self, head, plan, actions: &taken.actions, keep_alive };
+                return Box::pin(routed.exchange(down, patience, pinned, record)).await;
             }
+            let way = self.way(plan)?;
+            let Way { cluster, hop, authorization } = way;
             let via = self.via.load_full();
             let outbound = Outbound {
                 path: plan.path,
@@ -90,8 +89,10 @@ impl Proxy {
                 websocket: head.upgrade_websocket(),
                 max_forwards: plan.max_forwards,
                 via: via.sent(),
+                changes: None,
+                answer_changes: None,
             };
-            let limits = ExchangeLimits::new(&self.limits.load(), plan.share.pace());
+            let limits = self.exchange_limits(plan);
             let key = self.dialer.pool_key(cluster, plan.target);
             let own = pinned.take_if(|pinned| pinned.key == key);
             let mut owned = own.is_some();
@@ -102,16 +103,16 @@ impl Proxy {
                     upstream.dialed.retrace(record.trace_mut());
                     upstream
                 }
-                None => Box::pin(self.fresh(cluster, hop, plan, head, &mut down, record)).await?,
+                None => Box::pin(self.fresh(&way, plan, head, &mut down, record)).await?,
             };
             let mut host = upstream.dialed.lease.host().cloned();
-            let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits };
+            let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits, unwanted: None };
             let result = if head.body() == BodyLength::None {
                 loop {
                     record.trace_mut().reused = reused;
                     match exchange(&mut down, upstream, &asking, patience).await {
                         Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                            upstream = Box::pin(self.fresh(cluster, hop, plan, head, &mut down, record)).await?;
+                            upstream = Box::pin(self.fresh(&way, plan, head, &mut down, record)).await?;
                             host = upstream.dialed.lease.host().cloned();
                             (reused, owned) = (false, false);
                         }
@@ -121,7 +122,11 @@ impl Proxy {
             } else {
                 record.trace_mut().reused = reused;
                 // Boxed with what else is rare, so that a connection's future stays small.
-                Box::pin(exchange_with_body(down, upstream, &asking, patience)).await
+                Box::pin(async {
+                    let (mut body, mut reply) = down.split(head.body());
+                    exchange_with_body(&mut body, &mut reply, upstream, &asking, patience).await
+                })
+                .await
             };
             if let Some(host) = host {
                 tally(&host, &result);
@@ -133,54 +138,101 @@ impl Proxy {
                 }
                 error => error,
             })?;
-            destinations::note(plan.target, exchanged.received + exchanged.sent);
-            if let Some(upstream) = reusable(&mut exchanged, cluster) {
-                // What authenticated a client once is that client's to its end, whatever later requests on it look like.
-                if owned || exchanged.connection_bound_auth {
-                    *pinned = Some(Pinned { key, upstream });
-                } else {
-                    self.dialer.checkin(key, upstream.dialed);
-                }
-            }
+            self.settle(&mut exchanged, cluster, key, owned, plan, pinned);
             Ok(exchanged)
         }
     }
 
-    fn idle(&self, key: &PoolKey) -> Option<Upstream> {
+    /// Where the plan leads first.
+    pub(super) fn way<'p>(&self, plan: &'p HttpPlan<'_>) -> Result<Way<'p>, ExchangeError> {
+        let (cluster, hop) = first_stop(&plan.route.cluster);
+        let authorization = match hop.and_then(|hop| hop.authorization.as_ref()).map(|credential| &credential.value) {
+            Some(Err(why)) => {
+                let failure = Failure::new(ErrorType::Configuration, "the parent proxy's credential is missing");
+                return Err(ExchangeError::Failed(Failure { log: why.as_ref().into(), ..failure }));
+            }
+            Some(Ok(value)) => Some(value.as_ref()),
+            None => None,
+        };
+        if hop.is_some() {
+            // Before a kept connection to the parent is looked for: that one leads anywhere.
+            self.dialer
+                .judge_asked(&plan.route.cluster, plan.target)
+                .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
+        }
+        Ok(Way { cluster, hop, authorization })
+    }
+
+    /// The settings' limits of an exchange for this client.
+    pub(super) fn exchange_limits(&self, plan: &HttpPlan<'_>) -> ExchangeLimits {
+        ExchangeLimits::new(&self.limits.load(), plan.share.pace())
+    }
+
+    /// Counts what was moved, and keeps the upstream connection if it may serve another request.
+    pub(super) fn settle(
+        &self,
+        exchanged: &mut Exchanged,
+        cluster: &Cluster,
+        key: PoolKey,
+        owned: bool,
+        plan: &HttpPlan<'_>,
+        pinned: &mut Option<Pinned>,
+    ) {
+        destinations::note(plan.target, exchanged.received + exchanged.sent);
+        if let Some(upstream) = reusable(exchanged, cluster) {
+            // What authenticated a client once is that client's to its end, whatever later requests on it look like.
+            if owned || exchanged.connection_bound_auth {
+                *pinned = Some(Pinned { key, upstream });
+            } else {
+                self.dialer.checkin(key, upstream.dialed);
+            }
+        }
+    }
+
+    pub(super) fn idle(&self, key: &PoolKey) -> Option<Upstream> {
         self.dialer.checkout(key).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
     }
 
     async fn fresh<D: Downstream>(
         &self,
-        cluster: &Arc<Cluster>,
-        parent: Option<&Hop>,
+        way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
         client: &mut D,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
-        let dialing = async {
-            let (target, share) = (plan.target, plan.share);
-            match parent {
-                Some(hop) => self.dial_parent(hop, target, share, record).await,
-                None => self.dial(cluster, target, share, headers::received_via(head).as_deref(), record).await,
-            }
-        };
         let dialed = tokio::select! {
             biased;
-            dialed = dialing => dialed.map_err(ExchangeError::Failed)?,
+            dialed = self.dial_for(way, plan, head, record) => dialed.map_err(ExchangeError::Failed)?,
             () = client.reset() => return Err(ExchangeError::ClientGone),
         };
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
+
+    /// Connects to where the request goes.
+    pub(super) async fn dial_for(
+        &self,
+        way: &Way<'_>,
+        plan: &HttpPlan<'_>,
+        head: &RequestHead,
+        record: &mut AccessRecord,
+    ) -> Result<Dialed, Failure> {
+        match way.hop {
+            Some(hop) => self.dial_parent(hop, plan.target, plan.share, record).await,
+            None => {
+                let via = headers::received_via(head);
+                self.dial(way.cluster, plan.target, plan.share, via.as_deref(), record).await
+            }
+        }
+    }
 }
 
 /// Counts at its address how a request ended.
-fn tally(host: &HostCounts, result: &Result<Exchanged, ExchangeError>) {
+pub(super) fn tally(host: &HostCounts, result: &Result<Exchanged, ExchangeError>) {
     match result {
         Ok(exchanged) if exchanged.head.status() < 500 => host.succeeded(),
         Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => host.timed_out(),
-        Ok(_) | Err(ExchangeError::Failed(_) | ExchangeError::Stale) => host.erred(),
+        Ok(_) | Err(ExchangeError::Failed(_) | ExchangeError::Stale | ExchangeError::Unwanted) => host.erred(),
         Err(ExchangeError::ClientGone) => {}
     }
 }

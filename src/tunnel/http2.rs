@@ -19,6 +19,7 @@ use super::patience::Patience;
 use crate::flow::{ErrorType, Failure};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::{BodyLength, ResponseHead, write};
+use crate::route::http::changes::Changes;
 use crate::stream::http2::{Http2Stream, SEND_BYTES_MAX, Window, WindowShare, broken, poll_capacity};
 use crate::stream::{Sign, Stream};
 
@@ -134,7 +135,7 @@ impl Reply for Http2<'_, '_> {
     }
 
     async fn interim(&mut self, head: &ResponseHead, _: &mut Patience, _: Duration) -> Result<(), CopyError> {
-        self.reply.respond.send_informational(response(head, None)?).map_err(gone)
+        self.reply.respond.send_informational(response(head, None, None)?).map_err(gone)
     }
 
     async fn switch(
@@ -150,7 +151,7 @@ impl Reply for Http2<'_, '_> {
             let detail = "the origin accepted another websocket than was asked for (Sec-WebSocket-Accept)";
             return Err(ExchangeError::Failed(Failure::new(ErrorType::UpstreamProtocol, detail)));
         }
-        let begun = response(head, via).and_then(|mut response| {
+        let begun = response(head, via, None).and_then(|mut response| {
             *response.status_mut() = StatusCode::OK;
             response.headers_mut().remove("sec-websocket-accept");
             self.reply.head(response, false)
@@ -159,7 +160,7 @@ impl Reply for Http2<'_, '_> {
     }
 
     fn begin(&mut self, head: &ResponseHead, inbound: &Inbound<'_>) -> Result<(), CopyError> {
-        let response = response(head, inbound.via)?;
+        let response = response(head, inbound.via, inbound.changes)?;
         self.reply.head(response, inbound.framing == BodyLength::None)
     }
 }
@@ -276,12 +277,12 @@ fn fields_of(lines: &[u8]) -> HeaderMap {
 }
 
 /// The head of an answer as it goes to the client; the reason phrase does not exist here.
-fn response(head: &ResponseHead, via: Option<&str>) -> Result<Response<()>, CopyError> {
+fn response(head: &ResponseHead, via: Option<&str>, changes: Option<&Changes>) -> Result<Response<()>, CopyError> {
     let malformed = || CopyError::Write(io::ErrorKind::InvalidData.into());
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status()).map_err(|_| malformed())?;
     let fields = response.headers_mut();
-    for (name, value) in headers::answer_fields(head) {
+    for (name, value) in headers::answer_fields(head, changes) {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed())?;
         fields.append(name, HeaderValue::from_bytes(value).map_err(|_| malformed())?);
     }

@@ -9,6 +9,7 @@ pub mod headers;
 pub mod http;
 pub mod http2;
 pub mod patience;
+pub mod routed;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -111,7 +112,8 @@ impl Proxy {
             Ok(route) => {
                 let would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.as_ref());
                 record.counts_to(&route.cluster.traffic);
-                record.routed(&route.cluster.name, if named { &route.name } else { "" }, would_deny);
+                let cluster = if route.answers() { "" } else { &*route.cluster.name }; // it goes to none
+                record.routed(cluster, if named { &route.name } else { "" }, would_deny);
                 Ok(route)
             }
             Err(refusal) => {

@@ -1,6 +1,8 @@
 //! VirtualServices over real sockets: curl asks, origins count what reaches them.
 
+mod actions;
 mod matching;
+mod retries;
 
 use std::fmt::Write as _;
 

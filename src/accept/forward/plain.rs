@@ -1,15 +1,17 @@
 //! Plain requests: absolute-form to the proxy, origin-form inside a tunnel that we terminate.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{After, Connection, Switched, closing};
 use crate::account::{AccessRecord, Requested, Share};
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Scheme, Source, Target};
 use crate::http1::{BodyLength, RequestHead, RequestTarget};
+use crate::tunnel::answer;
 use crate::tunnel::downstream::Http1;
 use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
 use crate::tunnel::http::HttpPlan;
+use crate::tunnel::routed::answer::{Before, OwnAnswer, before};
 use crate::tunnel::{Opening, Proxy};
 
 /// What a request asks for, whatever its form.
@@ -42,9 +44,22 @@ impl Connection {
         let share = self.share.clone();
         let plan = match plan(&self.proxy, (&source, &share), head, &asked, inside.is_some(), &mut record) {
             Ok(Some(plan)) => plan,
-            Ok(None) => return self.answer_ourselves(head, record).await,
+            Ok(None) => return Box::pin(self.answer_ourselves(head, record, reflection(head))).await,
             Err(failure) => return self.refuse(head, record, failure).await,
         };
+        if plan.route.taken.is_some() {
+            let Before { delay, answer } = before(&plan, head);
+            if let Some(delay) = delay {
+                record.delayed();
+                if !Box::pin(self.still_there(delay)).await {
+                    record.finish(Outcome::Ended(Ending::DownstreamReset));
+                    return After::Abort;
+                }
+            }
+            if let Some(answer) = answer {
+                return Box::pin(self.answer_ourselves(head, record, answer)).await;
+            }
+        }
         let keep_alive = self.may_ask_again(head);
         let Self { proxy, stream, buf, patience, pinned, .. } = self;
         let down = Http1::new(stream, buf);
@@ -58,7 +73,7 @@ impl Connection {
                 after
             }
             Err(ExchangeError::Failed(failure)) => self.refuse(head, record, failure).await,
-            Err(ExchangeError::ClientGone | ExchangeError::Stale) => {
+            Err(ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Unwanted) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
                 After::Abort
             }
@@ -106,23 +121,29 @@ impl Connection {
         }
     }
 
-    /// `Max-Forwards: 0`: we are the last recipient (RFC 9110 §7.6.2).
-    async fn answer_ourselves(&mut self, head: &RequestHead, mut record: Box<AccessRecord>) -> After {
-        let body = reflected(head);
-        let mut answer = String::from("HTTP/1.1 200 OK\r\n");
-        let media_type = if body.is_empty() { "" } else { "Content-Type: message/http\r\n" };
+    /// Waits; false if the client went away meanwhile.
+    async fn still_there(&mut self, delay: Duration) -> bool {
+        let Self { stream, patience, .. } = self;
+        patience.within(delay, stream.reset()).await.is_err()
+    }
+
+    /// An answer that is no refusal.
+    async fn answer_ourselves(
+        &mut self,
+        head: &RequestHead,
+        mut record: Box<AccessRecord>,
+        answer: OwnAnswer,
+    ) -> After {
         let keep_alive = head.body() == BodyLength::None && self.may_ask_again(head);
-        let connection = if keep_alive { "" } else { "Connection: close\r\n" };
-        write!(
-            answer,
-            "{media_type}Allow: {ALLOW}\r\n\
-             Content-Length: {}\r\n{connection}\r\n{body}",
-            body.len()
-        )
-        .expect("a String takes everything");
-        record.answered(200, "direct_response");
-        record.moved(0, body.len() as u64);
-        let written = self.tell(answer.as_bytes()).await;
+        let bytes = answer::own(&answer, head.method() == "HEAD", keep_alive);
+        record.answered(answer.status, answer.details);
+        if answer.is_fault {
+            record.aborted();
+        }
+        if head.method() != "HEAD" {
+            record.moved(0, answer.body.len() as u64);
+        }
+        let written = self.tell(&bytes).await;
         record.finish(Outcome::Complete);
         if written && keep_alive {
             return After::Next;
@@ -183,11 +204,13 @@ pub(super) fn asked<'h>(head: &'h RequestHead, inside: Option<&Target>) -> Resul
     }
 }
 
-/// The body of an answer of ours to TRACE: the request as received, without what must not be reflected (RFC 9110 §9.3.8). Empty for
-/// OPTIONS.
-pub(super) fn reflected(head: &RequestHead) -> String {
+/// `Max-Forwards: 0`: we are the last recipient (RFC 9110 §7.6.2). TRACE gets the request as received, without what must not be
+/// reflected (§9.3.8).
+pub(super) fn reflection(head: &RequestHead) -> OwnAnswer {
+    let mut fields = vec![("Allow".into(), ALLOW.to_owned())];
     let mut body = String::new();
     if head.method() == "TRACE" {
+        fields.push(("Content-Type".into(), "message/http".to_owned()));
         for line in String::from_utf8_lossy(head.raw()).split_inclusive("\r\n") {
             let name = line.split(':').next().unwrap_or_default();
             if !SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) {
@@ -195,13 +218,13 @@ pub(super) fn reflected(head: &RequestHead) -> String {
             }
         }
     }
-    body
+    OwnAnswer { status: 200, fields, body: body.into(), details: "direct_response", is_fault: false }
 }
 
 const SECRETS: [&str; 3] = ["proxy-authorization", "authorization", "cookie"];
 
 /// What a proxy passes on.
-pub(super) const ALLOW: &str = "CONNECT, GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE";
+const ALLOW: &str = "CONNECT, GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE";
 
 /// RFC 9110 §15.5.20: a request that names another authority than its tunnel is misdirected; it may try to leave the tunnel's rules.
 fn same_authority(asked: &Target, tunnel: &Target) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{End, Piece};
 use crate::account::progress::LineType;
-use crate::account::record::{AccessRecord, Asked, Field, Message};
+use crate::account::record::{AccessRecord, Asked, Field, Marks, Message};
 use crate::flow::{Outcome, PeerCertificate, Scheme, Transport};
 
 /// One value of a record.
@@ -277,11 +277,28 @@ fn termination(record: &AccessRecord) -> &'static str {
 
 /// Envoy's flags of how the flow ended.
 pub(in crate::account) fn flags(record: &AccessRecord) -> &'static str {
-    match &record.outcome {
+    let ended = match &record.outcome {
         Outcome::Complete => "-",
         Outcome::Failed { error, .. } => error.row().flag,
         Outcome::Ended(ending) => ending.flag(),
         Outcome::Abandoned => "LR", // a reset of ours: the task was dropped
+    };
+    match record.marks {
+        Marks { delayed: false, aborted: false, retries_used_up: false } => ended,
+        Marks { retries_used_up: true, .. } => match ended {
+            "-" => "URX",
+            "UF" => "UF,URX",
+            "UC" => "UC,URX",
+            "UT" => "UT,URX",
+            ended => ended,
+        },
+        Marks { delayed: true, aborted: true, .. } => "DI,FI",
+        Marks { aborted: true, .. } => "FI",
+        Marks { delayed: true, .. } => match ended {
+            "-" => "DI",
+            "DC" => "DC,DI",
+            ended => ended,
+        },
     }
 }
 

@@ -7,13 +7,15 @@ use super::consistency;
 use super::plan::Plan;
 use super::question::Question;
 use super::report::{
-    Decision, Explanation, NearestReport, TlsReport, WorkloadReport, endpoints, hops, place, printable,
+    Decision, DestinationReport, Explanation, NearestReport, TlsReport, WorkloadReport, endpoints, hops, place,
+    printable,
 };
 use super::stages::Trail;
 use super::suggest::suggestions;
 use crate::accept::ListenerSettings;
 use crate::dial::OwnListeners;
 use crate::flow::{ErrorType, Failure, Host, Identity, Name, Origin, Source, Target};
+use crate::route::weighed::Weighed;
 use crate::route::{Choice, Cluster, Nearest, Protocol, Refusal, Route, Service, Snapshot, Stage, TunnelKind};
 use crate::tls::server::ServerTls;
 
@@ -56,7 +58,10 @@ impl Asking<'_> {
         let choice = self.snapshot.route(&flow);
         trail.would_deny = choice.would_deny.as_ref().map(|refusal| refusal.detail.to_string());
         match &choice.verdict {
-            Ok(route) => self.routed(&question, &choice, route, trail),
+            Ok(route) => {
+                let weighed = self.snapshot.weighed(&flow);
+                self.routed(&question, &choice, route, weighed.as_ref(), trail)
+            }
             Err(refusal) => {
                 let nearest = self.snapshot.nearest(&flow);
                 self.refused_by_policy(text, &question, &choice, refusal, nearest, trail)
@@ -132,7 +137,14 @@ impl Asking<'_> {
         }
     }
 
-    fn routed(&self, question: &Question, choice: &Choice, route: &Route, mut trail: Trail) -> Explanation {
+    fn routed(
+        &self,
+        question: &Question,
+        choice: &Choice,
+        route: &Route,
+        weighed: Option<&Weighed>,
+        mut trail: Trail,
+    ) -> Explanation {
         let service = choice.service.as_deref();
         let (at, found) = match service {
             Some(service) => (place(&service.origin), describe_service(service)),
@@ -150,7 +162,7 @@ impl Asking<'_> {
             Some(rule) => trail.pass(Stage::Authorization, place(rule), format!("allowed by {}", rule.resource)),
             None => trail.pass(Stage::Authorization, None, "no policy refuses it".to_owned()),
         }
-        let plan = Plan { question, route };
+        let plan = Plan { question, route, weighed };
         let problem = match plan.problem() {
             Some(failure) => {
                 trail.refuse(Stage::Route, place(&route.origin), failure.log.to_string());
@@ -162,14 +174,16 @@ impl Asking<'_> {
                 addresses.and_then(|()| consistency::judge(question, route, self.snapshot, self.sni, &mut trail)).err()
             }
         };
-        let cluster = &route.cluster;
+        // What answers itself goes nowhere.
+        let cluster = Some(&route.cluster).filter(|_| !route.answers());
         Explanation {
             service: service.map(|service| service.host.to_string()),
             route: Some(route.name.to_string()),
-            cluster: Some(cluster.name.to_string()),
-            endpoints: endpoints(cluster, question.target()),
-            tls: cluster.tls.as_ref().map(|tls| TlsReport::of(tls, question.target())),
-            via: hops(cluster, question.target()),
+            cluster: cluster.map(|cluster| cluster.name.to_string()),
+            endpoints: cluster.map(|cluster| endpoints(cluster, question.target())).unwrap_or_default(),
+            tls: cluster.and_then(|cluster| cluster.tls.as_ref()).map(|tls| TlsReport::of(tls, question.target())),
+            via: cluster.map(|cluster| hops(cluster, question.target())).unwrap_or_default(),
+            destinations: weighed.map(DestinationReport::of).unwrap_or_default(),
             tunnel: plan.tunnel(),
             expansion: (self.expansion)(&route.origin).or_else(|| service.and_then(|s| (self.expansion)(&s.origin))),
             suggestions: problem.as_ref().map_or_else(Vec::new, |failure| {
@@ -249,6 +263,7 @@ impl Asking<'_> {
             endpoints: Vec::new(),
             tls: None,
             via: Vec::new(),
+            destinations: Vec::new(),
             workload: WorkloadReport::of(&self.listener.workload),
             generation: self.snapshot.generation(),
             tunnel: None,
@@ -268,6 +283,10 @@ impl Asking<'_> {
     fn judge_addresses(&self, plan: &Plan<'_>, trail: &mut Trail) -> Result<(), Failure> {
         if let (Question::Connect(_), true) = (plan.question, plan.route.tunnel != TunnelKind::Opaque) {
             trail.skip(Stage::Addresses, "judged for each request inside the tunnel; ask with http://".to_owned());
+            return Ok(());
+        }
+        if plan.route.answers() {
+            trail.pass(Stage::Addresses, None, "none to judge: nothing goes out".to_owned());
             return Ok(());
         }
         let (mut judged, mut known) = (Vec::new(), false);

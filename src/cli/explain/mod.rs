@@ -35,7 +35,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Exit {
     };
     let limits = HeadLimits { bytes: parts.limits.head_bytes, fields: parts.limits.head_fields };
     let (kind, port) = (listener.name.kind, listener.sni_port);
-    let question = match Question::read(&args.target, args.method.as_deref(), kind, port, &limits) {
+    let question = match Question::read(&args.target, args.method.as_deref(), &args.headers, (kind, port), &limits) {
         Ok(question) => Ok(question),
         Err(NoQuestion::Refused(failure)) => Err(failure),
         Err(NoQuestion::Usage(text)) => {

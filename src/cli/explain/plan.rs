@@ -4,12 +4,16 @@ use super::question::Question;
 use super::report::endpoints;
 use crate::flow::{ErrorType, Failure, Host, Target};
 use crate::route::cluster::{Endpoint, EndpointAddress};
+use crate::route::http::actions::Answer;
+use crate::route::weighed::Weighed;
 use crate::route::{Cluster, Discovery, Route, TunnelKind, Via};
 
 /// A route, and what it means for this question.
 pub(super) struct Plan<'a> {
     pub(super) question: &'a Question,
     pub(super) route: &'a Route,
+    /// How the routes of a VirtualService were gone through.
+    pub(super) weighed: Option<&'a Weighed>,
 }
 
 impl Plan<'_> {
@@ -29,8 +33,8 @@ impl Plan<'_> {
 
     /// What is allowed but cannot work: references to what does not exist.
     pub(super) fn problem(&self) -> Option<Failure> {
-        if self.tunnel() == Some("terminated") {
-            return None; // 200 goes out first; requests inside fail
+        if self.tunnel() == Some("terminated") || self.route.answers() {
+            return None; // 200 goes out first, and requests inside fail; or nothing goes out
         }
         let cluster = &self.route.cluster;
         let failure = |error, log: &str| {
@@ -72,12 +76,34 @@ impl Plan<'_> {
     }
 
     pub(super) fn status(&self) -> Option<u16> {
-        matches!(self.question, Question::Connect(_)).then_some(200)
+        match self.question {
+            Question::Connect(_) => Some(200),
+            Question::Http { .. } => match self.route.taken.as_ref()?.actions.answer.as_ref()? {
+                Answer::Redirect(redirect) => Some(redirect.status.as_u16()),
+                Answer::Direct { status, .. } => Some(status.as_u16()),
+            },
+            Question::Sni(_) => None,
+        }
     }
 
     pub(super) fn describe(&self) -> String {
         let cluster = &self.route.cluster;
-        let mut text = format!("route {} to cluster {}", self.route.name, cluster.name);
+        let mut text = format!("route {}", self.route.name);
+        if let Some(taken) = self.weighed.and_then(|weighed| weighed.taken.as_ref()) {
+            text += &format!(" ({taken})");
+        }
+        match self.weighed.map(|weighed| &*weighed.destinations) {
+            _ if self.route.answers() => text += " answers itself",
+            Some(several @ [_, _, ..]) => {
+                let total: u64 = several.iter().map(|(_, weight)| weight).sum();
+                let parts = several.iter().map(|(name, weight)| format!("{name} ({weight} of {total})"));
+                text += &format!(" to clusters {}", parts.collect::<Vec<_>>().join(", "));
+            }
+            _ => text += &format!(" to cluster {}", cluster.name),
+        }
+        if self.route.answers() {
+            return text + &self.asides();
+        }
         if let Some(tls) = &cluster.tls {
             text += &format!(", TLS {} originated", tls.mode);
         }
@@ -92,6 +118,20 @@ impl Plan<'_> {
                     &format!("; the client's first bytes decide whether the tunnel is terminated, because of {why}");
             }
             TunnelKind::Opaque => {}
+        }
+        text + &self.asides()
+    }
+
+    /// What else the route does, and why it is none of those before it.
+    fn asides(&self) -> String {
+        let Some(weighed) = self.weighed else { return String::new() };
+        let mut text = String::new();
+        for words in &weighed.actions {
+            text += &format!("; {words}");
+        }
+        for passed in &weighed.passed_over {
+            let differs = passed.differs_in.iter().map(|(what, declared)| format!("{what} is not {declared}"));
+            text += &format!("; not {}: {}", passed.route, differs.collect::<Vec<_>>().join(", "));
         }
         text
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
-use crate::flow::{Ask, ErrorType, Failure, Flow, ListenerKind, NoFields, Request, Scheme, Source, Target};
+use crate::flow::{Ask, ErrorType, Failure, Flow, ListenerKind, Request, RequestFields, Scheme, Source, Target};
 use crate::http1::{HeadLimits, RequestTarget, parse_request};
 
 /// A flow as a client would ask for it.
@@ -13,9 +13,19 @@ pub(super) enum Question {
     /// `CONNECT host:port`.
     Connect(Target),
     /// A request for a URL.
-    Http { target: Target, method: String, scheme: Scheme, path: String },
+    Http { target: Target, method: String, scheme: Scheme, path: String, fields: Fields },
     /// A ClientHello.
     Sni(Target),
+}
+
+/// Header fields of a request, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields(Vec<(Box<str>, Box<[u8]>)>);
+
+impl RequestFields for Fields {
+    fn each<'f>(&'f self, name: &str, look: &mut dyn FnMut(&'f [u8])) {
+        self.0.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name)).for_each(|(_, value)| look(value));
+    }
 }
 
 /// Why there is no question.
@@ -28,15 +38,22 @@ pub(super) enum NoQuestion {
 }
 
 impl Question {
-    /// Reads TARGET for a listener of this kind; `sni_port` is the port that an `sni` listener dials.
+    /// Reads TARGET for a listener of this kind; `sni_port` is the port that an `sni` listener dials. `headers` are lines of the request.
     pub(super) fn read(
         text: &str,
         method: Option<&str>,
-        kind: ListenerKind,
-        sni_port: u16,
+        headers: &[String],
+        (kind, sni_port): (ListenerKind, u16),
         limits: &HeadLimits,
     ) -> Result<Self, NoQuestion> {
         let is_url = text.contains("://");
+        let is_request = is_url && kind == ListenerKind::Forward;
+        if !headers.is_empty() && !is_request {
+            return Err(usage("headers are those of an HTTP request: write its URL"));
+        }
+        if headers.iter().any(|line| line.contains(['\r', '\n']) || !line.contains(':')) {
+            return Err(usage("a header is one line, NAME: VALUE"));
+        }
         match (kind, is_url, method) {
             (ListenerKind::Sni, true, _) => Err(usage("an sni listener is asked for a name, not for a URL")),
             (ListenerKind::Sni, false, Some(_)) => Err(usage("an sni listener knows no method")),
@@ -44,7 +61,7 @@ impl Question {
                 .map(Self::Sni)
                 .map_err(|error| NoQuestion::Refused(Failure::new(ErrorType::BadRequest, error.to_string()))),
             (ListenerKind::Forward, false, None | Some("CONNECT")) => {
-                Self::of_request(&format!("CONNECT {text} HTTP/1.1\r\nHost: {text}\r\n\r\n"), limits)
+                Self::of_request(&format!("CONNECT {text} HTTP/1.1\r\nHost: {text}\r\n"), headers, limits)
             }
             (ListenerKind::Forward, false, Some(method)) => {
                 Err(usage(&format!("host:port is a CONNECT; for {method} write the URL, http://{text}/")))
@@ -54,17 +71,18 @@ impl Question {
                 let authority = text.split_once("://").map_or("", |(_, rest)| rest);
                 let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
                 let method = method.unwrap_or("GET");
-                Self::of_request(&format!("{method} {text} HTTP/1.1\r\nHost: {authority}\r\n\r\n"), limits)
+                Self::of_request(&format!("{method} {text} HTTP/1.1\r\nHost: {authority}\r\n"), headers, limits)
             }
         }
     }
 
-    fn of_request(request: &str, limits: &HeadLimits) -> Result<Self, NoQuestion> {
+    fn of_request(begin: &str, headers: &[String], limits: &HeadLimits) -> Result<Self, NoQuestion> {
         // TARGET is one word of one line; what breaks out of it would make another request of it.
-        if request.matches("\r\n").count() != 3 {
+        if begin.matches("\r\n").count() != 2 {
             return Err(NoQuestion::Refused(Failure::new(ErrorType::BadRequest, "the target has a line break in it")));
         }
-        let mut bytes = BytesMut::from(request.as_bytes());
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let mut bytes = BytesMut::from(format!("{begin}{lines}\r\n").as_bytes());
         let head = match parse_request(&mut bytes, limits) {
             Ok(Some(head)) => head,
             Ok(None) => return Err(NoQuestion::Refused(Failure::new(ErrorType::BadRequest, "the request has no end"))),
@@ -77,6 +95,7 @@ impl Question {
                 method: head.method().to_owned(),
                 scheme: *scheme,
                 path: head.path().to_owned(),
+                fields: Fields(head.fields().map(|(name, value)| (name.into(), value.into())).collect()),
             }),
             RequestTarget::Origin | RequestTarget::Asterisk => {
                 Err(NoQuestion::Refused(Failure::new(ErrorType::BadRequest, "neither host:port nor a whole URL")))
@@ -89,8 +108,8 @@ impl Question {
         let ask = match self {
             Self::Connect(_) => Ask::Connect,
             Self::Sni(_) => Ask::Sni,
-            Self::Http { method, scheme, path, .. } => {
-                Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false, fields: &NoFields })
+            Self::Http { method, scheme, path, fields, .. } => {
+                Ask::Http(Request { method, scheme: *scheme, path, inside_tunnel: false, fields })
             }
         };
         Flow { source, ask, target: self.target().clone() }
@@ -109,7 +128,7 @@ impl fmt::Display for Question {
         match self {
             Self::Connect(target) => write!(f, "CONNECT {target}"),
             Self::Sni(target) => write!(f, "TLS to {target}"),
-            Self::Http { target, method, scheme, path } => {
+            Self::Http { target, method, scheme, path, .. } => {
                 let authority = target.to_string();
                 let port = format!(":{}", scheme.default_port());
                 let authority = authority.strip_suffix(&port).unwrap_or(&authority);
@@ -130,7 +149,7 @@ mod tests {
     const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 100 };
 
     fn read(text: &str, method: Option<&str>) -> Result<Question, NoQuestion> {
-        Question::read(text, method, ListenerKind::Forward, 443, &LIMITS)
+        Question::read(text, method, &[], (ListenerKind::Forward, 443), &LIMITS)
     }
 
     fn target(text: &str) -> Target {
@@ -145,6 +164,7 @@ mod tests {
             method: "HEAD".to_owned(),
             scheme: Scheme::Http,
             path: "/a?b".to_owned(),
+            fields: Fields(vec![("Host".into(), b"api.example.com"[..].into())]),
         };
         assert_eq!(read("http://api.example.com/a?b", Some("HEAD")), Ok(http));
     }
@@ -168,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_sni_listener_is_asked_for_names() {
-        let read = |text| Question::read(text, None, ListenerKind::Sni, 8443, &LIMITS);
+        let read = |text| Question::read(text, None, &[], (ListenerKind::Sni, 8443), &LIMITS);
         assert_eq!(read("a.example.com"), Ok(Question::Sni(target("a.example.com:8443"))));
         assert_eq!(read("a.example.com:443"), Ok(Question::Sni(target("a.example.com:443"))));
         assert!(matches!(read("https://a.example.com/"), Err(NoQuestion::Usage(_))));

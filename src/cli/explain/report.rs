@@ -8,6 +8,7 @@ use super::stages::StageReport;
 use crate::flow::{Name, Origin, Target, Workload};
 use crate::route::cluster::{EndpointAddress, Sni};
 use crate::route::remedy::Remedy;
+use crate::route::weighed::Weighed;
 use crate::route::{Cluster, Discovery, Hop, Nearest, Origination, Via};
 
 /// `egret explain -o json`, key by key (CONTRACT).
@@ -27,6 +28,9 @@ pub(super) struct Explanation {
     pub(super) endpoints: Vec<String>,
     pub(super) tls: Option<TlsReport>,
     pub(super) via: Vec<HopReport>,
+    /// The clusters of a route that has several, by weight; `cluster` is the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) destinations: Vec<DestinationReport>,
     pub(super) stages: Vec<StageReport>,
     pub(super) workload: WorkloadReport,
     pub(super) generation: u64,
@@ -79,6 +83,13 @@ pub(super) struct HopReport {
     pub(super) at: Option<String>,
 }
 
+/// One of several destinations.
+#[derive(Debug, Serialize)]
+pub(super) struct DestinationReport {
+    cluster: String,
+    weight: u64,
+}
+
 /// Who we act for.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,6 +115,18 @@ impl TlsReport {
             Sni::Asked => target.host.name().map(Name::to_string),
         };
         Self { mode: tls.mode, sni, at: place(&tls.origin) }
+    }
+}
+
+impl DestinationReport {
+    /// Nothing for a route that has one.
+    pub(super) fn of(weighed: &Weighed) -> Vec<Self> {
+        match &*weighed.destinations {
+            several @ [_, _, ..] => {
+                several.iter().map(|(cluster, weight)| Self { cluster: cluster.to_string(), weight: *weight }).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 

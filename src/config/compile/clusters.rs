@@ -324,6 +324,12 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         Some(Origination { mode, sni, client, origin: resource.origin(tls.span) })
     }
 
+    /// A cluster that fails every flow, for the reason given.
+    pub(super) fn nowhere(&self, host: &str, port: u16, sentence: &str) -> Arc<Cluster> {
+        let place = Place { host: host.into(), port, subset: None, is_tcp: false };
+        Arc::new(self.missing(&place, sentence.into()))
+    }
+
     fn missing(&self, place: &Place, sentence: Arc<str>) -> Cluster {
         let subset = place.subset.as_deref().unwrap_or_default();
         let name: Arc<str> = format!("outbound|{}|{subset}|{}", place.port, place.host).into();

@@ -256,6 +256,12 @@ impl Match {
         other.or_else(|| self.path.iter().find(|condition| !condition.holds(subject)).map(PathCondition::describe))
     }
 
+    /// How many conditions do not hold.
+    pub fn misses(&self, subject: &Subject<'_>) -> usize {
+        let others = self.others.iter().filter(|condition| !condition.holds(subject)).count();
+        others + self.path.iter().filter(|condition| !condition.holds(subject)).count()
+    }
+
     /// The last condition is the narrowest: a delegate's behind its root's. Without any, `/` is a prefix of every path.
     fn matched_bytes(&self, subject: &Subject<'_>) -> usize {
         let uri = self.path.iter().rev().find_map(|condition| match condition {

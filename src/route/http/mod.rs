@@ -1,10 +1,16 @@
 //! Routes of VirtualServices, compiled for one port of one service: destinations are clusters already, and what does not apply to the
 //! port or the workload is left out.
 //!
-//! [`matching`] what a request has to look like · [`path`] the path as rules compare it · [`split`] one of several by weight.
+//! [`matching`] what a request has to look like · [`path`] the path as rules compare it · [`split`] one of several by weight ·
+//! [`actions`] what is done beside sending on: [`changes`] of fields, [`redirect`], [`retries`], [`cors`].
 
+pub mod actions;
+pub mod changes;
+pub mod cors;
 pub mod matching;
 pub mod path;
+pub mod redirect;
+pub mod retries;
 pub mod split;
 
 use std::sync::Arc;
@@ -14,6 +20,7 @@ use super::cluster::Cluster;
 use super::hosts;
 use crate::flow::{Host, Origin};
 
+pub use actions::Actions;
 pub use matching::{Match, Subject};
 pub use split::{Draw, Split};
 
@@ -42,7 +49,25 @@ pub struct HttpRoute {
     /// One of them has to hold; none: every request fits.
     pub matches: Vec<Match>,
     /// Where to.
-    pub to: Split<Arc<Cluster>>,
+    pub to: Split<HttpTo>,
+}
+
+/// One destination of an http route.
+#[derive(Clone, Debug)]
+pub struct HttpTo {
+    /// What to connect to; `None`: the route answers itself.
+    pub cluster: Option<Arc<Cluster>>,
+    /// What else is done; `None`: nothing.
+    pub actions: Option<Arc<Actions>>,
+}
+
+/// What a route has done with the request that it took.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// What is done.
+    pub actions: Arc<Actions>,
+    /// How many bytes of the path a prefix took, for rewrites.
+    pub matched_bytes: usize,
 }
 
 /// Where a route of bytes leads.
@@ -139,10 +164,14 @@ impl Routes {
 
     /// Every cluster that one of the routes leads to.
     pub fn for_each_cluster(&self, look: &mut dyn FnMut(&Cluster)) {
-        let http = self.http.iter().map(|route| &route.to);
+        for (_, to) in self.http.iter().flat_map(|route| route.to.iter()) {
+            to.cluster.iter().for_each(|cluster| look(cluster));
+            let mirrors = to.actions.iter().flat_map(|actions| &actions.mirrors);
+            mirrors.for_each(|mirror| look(&mirror.cluster));
+        }
         let tls = self.tls.iter().map(|route| &route.to.to);
         let tcp = self.tcp.iter().map(|route| &route.to.to);
-        http.chain(tls).chain(tcp).flat_map(Split::iter).for_each(|(_, cluster)| look(cluster));
+        tls.chain(tcp).flat_map(Split::iter).for_each(|(_, cluster)| look(cluster));
     }
 }
 

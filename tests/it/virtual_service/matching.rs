@@ -100,11 +100,13 @@ fn tcp_routes_carry_tunnels_elsewhere() {
 fn explain_knows_the_route_by_path_and_header() {
     let folder = Folder::new();
     let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: { name: a }\nspec:\n  hosts: [a.example]\n  resolution: DNS\n  ports: [{ number: 80, name: http, protocol: HTTP }]\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: a }\nspec:\n  hosts: [a.example]\n  http:\n  - name: one\n    match: [{ uri: { prefix: /one } }]\n    route: [{ destination: { host: a.example } }]\n";
-    let rules = folder.write("rules.yaml", entry);
-    let explain = |url: &str| {
-        let output = egret(&["explain", "-f", rules.to_str().unwrap(), "-o", "json", url]);
+    let more = "  - name: two\n    match: [{ headers: { x-to: { exact: two } }, uri: { prefix: /t } }]\n    timeout: 3s\n    route: [{ destination: { host: a.example }, weight: 1 }, { destination: { host: b.example }, weight: 3 }]\n  - match: [{ uri: { exact: /moved } }]\n    redirect: { uri: /one }\n";
+    let rules = folder.write("rules.yaml", &format!("{entry}{more}"));
+    let explain_with = |more: &[&str], url: &str| {
+        let output = egret(&[&["explain", "-f", rules.to_str().unwrap(), "-o", "json"], more, &[url]].concat());
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };
+    let explain = |url: &str| explain_with(&[], url);
     let one = explain("http://a.example/one");
     assert_eq!((&one["decision"], &one["route"]), (&"allow".into(), &"one".into()));
     let none = explain("http://a.example/two");
@@ -112,4 +114,26 @@ fn explain_knows_the_route_by_path_and_header() {
         (&none["decision"], &none["status"], &none["reason"]),
         (&"deny".into(), &404.into(), &"route_not_found".into())
     );
+    assert_eq!(none["nearest"]["rule"], "http[0] of VirtualService default/a");
+    assert_eq!(
+        (&none["nearest"]["differs_in"], &none["nearest"]["declared"]),
+        (&"uri".into(), &"prefix \"/one\"".into())
+    );
+    // With a header it is the second: said are its parts, what else it does, and why it is not the first.
+    let two = explain_with(&["-H", "X-To: two"], "http://a.example/two");
+    assert_eq!(
+        (&two["decision"], &two["route"], &two["cluster"]),
+        (&"allow".into(), &"two".into(), &"outbound|80||a.example".into())
+    );
+    let parts = serde_json::json!([{ "cluster": "outbound|80||a.example", "weight": 1 }, { "cluster": "outbound|80||b.example", "weight": 3 }]);
+    assert_eq!(two["destinations"], parts);
+    let text = two["stages"][4]["text"].as_str().unwrap();
+    assert!(text.starts_with("route two (http[1] of VirtualService default/a) to clusters "), "{text}");
+    assert!(text.ends_with("; timeout 3s; not http[0]: uri is not prefix \"/one\""), "{text}");
+    let moved = explain("http://a.example/moved");
+    assert_eq!(
+        (&moved["decision"], &moved["status"], &moved["cluster"]),
+        (&"allow".into(), &301.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(egret(&["explain", "-H", "X: y", "a.example:80"]).status.code(), Some(64));
 }

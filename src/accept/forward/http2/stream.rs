@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::super::super::ListenerSettings;
 use super::super::client::Client;
-use super::super::plain::{self, ALLOW};
+use super::super::plain;
 use super::super::{Connection, Hold, accepts_problem_json};
 use super::StreamGuard;
 use super::request::{self, Read};
@@ -19,12 +19,13 @@ use crate::http1::{HeadLimits, RequestHead, RequestTarget};
 use crate::route::{Route, TunnelKind};
 use crate::stream::Stream;
 use crate::stream::http2::Window;
-use crate::tunnel::answer::{Answering, Refusal};
+use crate::tunnel::answer::{Answering, Refusal, has_body};
 use crate::tunnel::body::Sink;
 use crate::tunnel::downstream::Reply;
 use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
 use crate::tunnel::http2::{Http2, Http2Body, Http2Reply};
 use crate::tunnel::patience::Patience;
+use crate::tunnel::routed::answer::{Before, OwnAnswer, before};
 use crate::tunnel::{Opened, Opening, Proxy, headers};
 
 /// A stream that was opened.
@@ -183,9 +184,22 @@ impl Exchange {
         let share = self.share.clone();
         let plan = match plain::plan(&self.proxy, (&source, &share), &head, &asked, false, &mut record) {
             Ok(Some(plan)) => plan,
-            Ok(None) => return self.answer_ourselves(&head, record, &mut reply).await,
+            Ok(None) => return self.answer_ourselves(&head, record, plain::reflection(&head), &mut reply).await,
             Err(failure) => return self.refuse(Some(&head), false, record, failure, &mut reply).await,
         };
+        if plan.route.taken.is_some() {
+            let Before { delay, answer } = before(&plan, &head);
+            if let Some(delay) = delay {
+                record.delayed();
+                let mut client = Http2::new(&mut reply, &mut body);
+                if self.patience.within(delay, client.reset()).await.is_ok() {
+                    return record.finish(Outcome::Ended(Ending::DownstreamReset));
+                }
+            }
+            if let Some(answer) = answer {
+                return self.answer_ourselves(&head, record, answer, &mut reply).await;
+            }
+        }
         let down = Http2::new(&mut reply, &mut body);
         // Authentication that binds to a connection (NTLM) has none to bind to here: what it pins ends with the request.
         let mut pinned = None;
@@ -221,7 +235,7 @@ impl Exchange {
             Err(ExchangeError::Failed(failure)) => {
                 self.refuse(Some(&head), false, record, failure, &mut reply).await;
             }
-            Err(ExchangeError::ClientGone | ExchangeError::Stale) => {
+            Err(ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Unwanted) => {
                 reply.reset(Reason::CANCEL);
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
             }
@@ -258,18 +272,28 @@ impl Exchange {
         record.moved(0, body.len() as u64);
         record.finish(Outcome::failed(failure.error, failure.log));
         let fields = refusal.fields.iter().map(|(name, value)| (*name, value.as_str()));
-        self.answer(refusal.status, fields, body, reply).await;
+        self.answer(refusal.status, fields, body.into(), reply).await;
     }
 
-    /// `Max-Forwards: 0`: we are the last recipient (RFC 9110 §7.6.2).
-    async fn answer_ourselves(&mut self, head: &RequestHead, mut record: Box<AccessRecord>, reply: &mut Http2Reply) {
-        let body = plain::reflected(head);
-        let length = body.len().to_string();
-        let media_type = (!body.is_empty()).then_some(("content-type", "message/http"));
-        let fields = media_type.into_iter().chain([("allow", ALLOW), ("content-length", &length)]);
-        record.answered(200, "direct_response");
+    /// An answer that is no refusal.
+    async fn answer_ourselves(
+        &mut self,
+        head: &RequestHead,
+        mut record: Box<AccessRecord>,
+        answer: OwnAnswer,
+        reply: &mut Http2Reply,
+    ) {
+        record.answered(answer.status, answer.details);
+        if answer.is_fault {
+            record.aborted();
+        }
+        let length = answer.body.len().to_string();
+        let length = has_body(answer.status).then_some(("content-length", &*length));
+        let fields = answer.fields.iter().map(|(name, value)| (&**name, &**value)).chain(length);
+        let is_bare = head.method() == "HEAD" || !has_body(answer.status);
+        let body = if is_bare { Bytes::new() } else { answer.body.clone() };
         record.moved(0, body.len() as u64);
-        self.answer(200, fields, body, reply).await;
+        self.answer(answer.status, fields, body, reply).await;
         record.finish(Outcome::Complete);
     }
 
@@ -278,7 +302,7 @@ impl Exchange {
         &mut self,
         status: u16,
         fields: impl Iterator<Item = (&'f str, &'f str)>,
-        body: String,
+        body: Bytes,
         reply: &mut Http2Reply,
     ) {
         let mut response = Response::new(());
@@ -289,7 +313,6 @@ impl Exchange {
             }
         }
         let idle = self.proxy.limits.load().body_idle;
-        let body = Bytes::from(body);
         // What fails here resets the stream when the reply is dropped.
         if reply.head(response, body.is_empty()).is_ok()
             && !body.is_empty()

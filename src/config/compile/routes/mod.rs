@@ -1,5 +1,7 @@
-//! VirtualServices to the routes of service ports (ISTIO 5): which of them has which host. What a port makes of it is [`port`]'s.
+//! VirtualServices to the routes of service ports (ISTIO 5): which of them has which host. What a port makes of it is [`port`]'s,
+//! and of what another says [`delegates`]'.
 
+mod delegates;
 mod port;
 
 use std::sync::Arc;
@@ -19,12 +21,14 @@ use crate::route::http::Routes;
 use crate::route::snapshot::View;
 use crate::route::{Protocol, Service};
 
+use delegates::Delegates;
 use port::Port;
 
 /// The VirtualServices that one namespace sees, by host: the oldest has it.
 #[derive(Debug)]
 pub(super) struct VirtualServices<'v, 'r> {
     client: &'v Workload,
+    delegates: Delegates<'v, 'r>,
     by_host: HostIndex<&'v VirtualService<'r>>,
     hosts: Vec<(&'v SharedText, &'v VirtualService<'r>)>,
 }
@@ -36,7 +40,8 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
         sidecar: Option<&Sidecar<'_>>,
         notes: &mut Notes<'_>,
     ) -> Self {
-        let mut found = Self { client, by_host: HostIndex::default(), hosts: Vec::new() };
+        let delegates = Delegates::new(services);
+        let mut found = Self { client, delegates, by_host: HostIndex::default(), hosts: Vec::new() };
         for service in services.iter().filter(|service| service.export_to.reaches(&client.namespace)) {
             let namespace = &*service.resource.metadata.namespace;
             let is_known = |host: &str| sidecar.is_none_or(|sidecar| sidecar.imports_routes(namespace, host));
@@ -61,7 +66,7 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
         notes: &mut Notes<'_>,
     ) -> Option<Arc<Routes>> {
         let service = self.by_host.find_covering(&declared.host)?;
-        self.port_of(declared, &networks(declared)).routes(service, clusters, notes)
+        self.port_of(declared, &networks(declared)).routes(service, &self.delegates, clusters, notes)
     }
 
     fn port_of<'a>(&'a self, declared: &Declared<'_, '_>, addresses: &'a [IpNet]) -> Port<'a> {
@@ -78,7 +83,7 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
     ) -> Option<Arc<Routes>> {
         let service = self.by_host.get(alias)?;
         let port = Port { number: of.port, protocol: of.protocol, addresses: &[], client: self.client };
-        port.routes(service, clusters, notes).filter(|routes| !routes.http.is_empty())
+        port.routes(service, &self.delegates, clusters, notes).filter(|routes| !routes.http.is_empty())
     }
 
     /// A VirtualService may name a host that only a wildcard declares: then the host gets the wildcard's ports with these routes. A host
@@ -101,7 +106,8 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
                 continue;
             }
             for declared in covered {
-                let routes = self.port_of(declared, &networks(declared)).routes(service, clusters, notes);
+                let routes =
+                    self.port_of(declared, &networks(declared)).routes(service, &self.delegates, clusters, notes);
                 view.add(&Arc::new(Service {
                     host: host.value.clone(),
                     port: declared.port.number,
@@ -131,9 +137,9 @@ impl<'v, 'r> VirtualServices<'v, 'r> {
             format!("no loaded resource declares {}: its http routes apply to port 80 only, as in Istio", host.value);
         notes.once(service.resource, Code::RuleWithoutService, host.span, message);
         let port = Port { number: NUMBER, protocol: Protocol::Http, addresses: &[], client: self.client };
-        let Some(routes) = port.routes(service, clusters, notes) else { return };
-        // Requests that no route takes are answered 404, so nothing goes to the service's own cluster; it stands for the first route's.
-        let Some(cluster) = routes.http.first().map(|route| route.to.pick(|_| 0).clone()) else { return };
+        let Some(routes) = port.routes(service, &self.delegates, clusters, notes) else { return };
+        // Requests that no route takes are answered 404, so nothing goes to the service's own cluster.
+        let cluster = clusters.nowhere(&host.value, NUMBER, &format!("no loaded resource declares {}", host.value));
         view.add(&Arc::new(Service {
             host: host.value.clone(),
             port: NUMBER,

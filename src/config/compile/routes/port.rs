@@ -7,14 +7,17 @@ use ipnet::IpNet;
 
 use super::super::clusters::{Clusters, Place, Reference};
 use super::super::notes::Notes;
-use crate::config::kinds::virtual_service::matching::HttpMatch;
-use crate::config::kinds::virtual_service::{Destination, HttpRoute, VirtualService, Weighted};
+use super::delegates::{Delegates, Flat};
+use crate::config::kinds::virtual_service::{Action, Destination, VirtualService, Weighted};
 use crate::config::source::Span;
 use crate::flow::Workload;
-use crate::route::http::{self, Match, Routes, Split, Subnets};
+use crate::route::cluster::{Origination, Sni};
+use crate::route::http::actions::{Authority, Mirror};
+use crate::route::http::{self, Actions, HttpTo, Routes, Split, Subnets};
 use crate::route::{Cluster, Protocol};
 
 /// A port of a service, as one workload asks for it.
+#[derive(Clone, Copy)]
 pub(super) struct Port<'a> {
     pub(super) number: u16,
     pub(super) protocol: Protocol,
@@ -26,37 +29,30 @@ pub(super) struct Port<'a> {
 impl Port<'_> {
     /// The routes that apply; `None` where the service itself is to be taken.
     pub(super) fn routes(
-        &self,
+        self,
         service: &VirtualService<'_>,
+        delegates: &Delegates<'_, '_>,
         clusters: &mut Clusters<'_, '_, '_>,
         notes: &mut Notes<'_>,
     ) -> Option<Arc<Routes>> {
         let (is_http, is_tls) = (self.protocol.is_http(), self.protocol == Protocol::Tls);
         let is_auto = self.protocol == Protocol::Auto;
         let mut made = Routes { rule: service.resource.label.clone(), ..Routes::default() };
-        let mut to = |of: &[Weighted], is_tcp: bool| self.split(of, service, is_tcp, clusters, notes);
         if is_http || is_auto {
-            let http = service.http.iter().filter_map(|route| {
-                let matches = self.matches(route)?;
-                Some(http::HttpRoute {
-                    label: format!("http[{}]", route.index).into(),
-                    name: route.name.as_deref().unwrap_or(DEFAULT).into(),
-                    origin: service.resource.origin(route.span),
-                    matches,
-                    to: to(&route.to, false)?,
-                })
-            });
-            made.http = http.collect();
+            let flat = delegates.flatten(service, self, notes);
+            made.http = flat.iter().filter_map(|flat| self.http(flat, clusters, notes)).collect();
         }
-        let destination =
-            |span: Span, to: Split<Arc<Cluster>>| http::Destination { origin: service.resource.origin(span), to };
+        let mut to = |of: &[Weighted], span: Span| {
+            let clusters = of.iter().map(|part| (part.weight, self.cluster(service, &part.to, true, clusters, notes)));
+            Some(http::Destination { origin: service.resource.origin(span), to: Split::new(clusters)? })
+        };
         if is_tls || is_auto {
             let tls = service.tls.iter().filter(|route| route.scope.includes(self.number, self.client));
             let tls = tls.filter_map(|route| {
                 Some(http::TlsRoute {
                     sni_hosts: route.sni_hosts.iter().map(|host| host.value.clone()).collect(),
                     subnets: self.subnets(route.subnets.as_deref()),
-                    to: destination(route.span, to(&route.to, true)?),
+                    to: to(&route.to, route.span)?,
                 })
             });
             made.tls = tls.collect();
@@ -64,27 +60,15 @@ impl Port<'_> {
         if !is_http && !is_tls {
             let tcp = service.tcp.iter().filter(|route| route.scope.includes(self.number, self.client));
             let tcp = tcp.filter_map(|route| {
-                Some(http::TcpRoute {
-                    subnets: self.subnets(route.subnets.as_deref()),
-                    to: destination(route.span, to(&route.to, true)?),
-                })
+                let subnets = self.subnets(route.subnets.as_deref());
+                Some(http::TcpRoute { subnets, to: to(&route.to, route.span)? })
             });
             made.tcp = tcp.collect();
         }
         (!made.http.is_empty() || !made.tls.is_empty() || !made.tcp.is_empty()).then(|| Arc::new(made))
     }
 
-    /// `None`: the route is for others. An empty list takes every request.
-    fn matches(&self, route: &HttpRoute) -> Option<Vec<Match>> {
-        if !route.is_in_mesh() {
-            return None;
-        }
-        let matches = route.matches.iter().filter(|found| found.scope.includes(self.number, self.client));
-        let matches: Vec<Match> = matches.map(|found| compiled(route, found)).collect();
-        (route.takes_all || !matches.is_empty()).then_some(matches)
-    }
-
-    fn subnets(&self, nets: Option<&[IpNet]>) -> Option<Subnets> {
+    fn subnets(self, nets: Option<&[IpNet]>) -> Option<Subnets> {
         let nets = nets?;
         let is_single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
         let mut own = self.addresses.iter().filter(is_single);
@@ -92,52 +76,128 @@ impl Port<'_> {
         Some(Subnets { nets: nets.iter().copied().collect(), hold_service })
     }
 
-    fn split(
-        &self,
-        weighted: &[Weighted],
+    fn http(
+        self,
+        flat: &Flat<'_, '_>,
+        clusters: &mut Clusters<'_, '_, '_>,
+        notes: &mut Notes<'_>,
+    ) -> Option<http::HttpRoute> {
+        let to = match &flat.route.action {
+            Action::Forward(parts) => {
+                let parts = parts.iter().map(|part| (part.weight, self.http_to(flat, part, clusters, notes)));
+                Split::new(parts.collect::<Vec<_>>())?
+            }
+            Action::Answer(answer) => {
+                let actions = Actions { answer: Some(answer.clone()), ..self.actions(flat, None, clusters, notes) };
+                Split::one(HttpTo { cluster: None, actions: Some(Arc::new(actions)) })
+            }
+            // Its delegate is missing, which was said; other routes must not take over what was meant for it.
+            Action::Delegate(delegate) => {
+                let name = format!("{}/{}", delegate.namespace, delegate.name);
+                let sentence = format!("there is no VirtualService {name} to delegate to");
+                Split::one(HttpTo { cluster: Some(clusters.nowhere(&name, self.number, &sentence)), actions: None })
+            }
+        };
+        Some(http::HttpRoute {
+            label: flat.label.clone(),
+            name: flat.name.clone(),
+            origin: flat.service.resource.origin(flat.route.span),
+            matches: flat.matches.clone(),
+            to,
+        })
+    }
+
+    fn http_to(
+        self,
+        flat: &Flat<'_, '_>,
+        part: &Weighted,
+        clusters: &mut Clusters<'_, '_, '_>,
+        notes: &mut Notes<'_>,
+    ) -> HttpTo {
+        let actions = self.actions(flat, Some(part), clusters, notes);
+        let cluster = self.cluster(flat.service, &part.to, false, clusters, notes);
+        let cluster = match &actions.authority {
+            Some(authority) => asked_as(cluster, authority),
+            None => cluster,
+        };
+        HttpTo { cluster: Some(cluster), actions: (!actions.is_empty()).then(|| Arc::new(actions)) }
+    }
+
+    /// What the route says counts, then what its root says; the fields of a destination are changed after the route's.
+    fn actions(
+        self,
+        flat: &Flat<'_, '_>,
+        part: Option<&Weighted>,
+        clusters: &mut Clusters<'_, '_, '_>,
+        notes: &mut Notes<'_>,
+    ) -> Actions {
+        let said = |is_said: fn(&crate::config::kinds::virtual_service::actions::Actions) -> bool| {
+            let own = &flat.route.actions;
+            match flat.root {
+                Some(root) if !is_said(own) => &root.actions,
+                _ => own,
+            }
+        };
+        let headers = &said(|actions| {
+            !actions.headers.request.is_empty() || !actions.headers.response.is_empty() || actions.authority.is_some()
+        })
+        .headers;
+        let of_part = part.map(|part| &part.headers);
+        let changes = |of: fn(&crate::config::kinds::virtual_service::actions::Headers) -> &http::changes::Changes| {
+            of_part.map_or_else(|| of(headers).clone(), |part| of(headers).then(of(part)))
+        };
+        let rewriting = said(|actions| actions.rewrite.is_some() || actions.authority.is_some());
+        let authority = of_part.and_then(|part| part.authority.as_ref()).map(|set| set.value.clone());
+        let mirrors = said(|actions| !actions.mirrors.is_empty()).mirrors.iter().map(|mirror| Mirror {
+            cluster: self.cluster(flat.service, &mirror.to, false, clusters, notes),
+            share: mirror.share,
+        });
+        Actions {
+            answer: None,
+            rewrite: rewriting.rewrite.clone(),
+            authority: authority.or_else(|| rewriting.authority.clone()),
+            request: changes(|headers| &headers.request),
+            response: changes(|headers| &headers.response),
+            timeout: said(|actions| actions.timeout.is_some()).timeout,
+            retries: said(|actions| actions.retries.is_some()).retries.clone().flatten(),
+            fault: said(|actions| actions.fault.is_some()).fault.clone(),
+            cors: said(|actions| actions.cors.is_some()).cors.clone(),
+            mirrors: mirrors.collect(),
+        }
+    }
+
+    /// The port of a destination: explicit, else the service's only one, else the one asked for.
+    fn cluster(
+        self,
         service: &VirtualService<'_>,
+        destination: &Destination,
         is_tcp: bool,
         clusters: &mut Clusters<'_, '_, '_>,
         notes: &mut Notes<'_>,
-    ) -> Option<Split<Arc<Cluster>>> {
-        Split::new(weighted.iter().map(|part| {
-            let cluster = cluster(service, &part.to, self.number, is_tcp, clusters, notes);
-            (part.weight, cluster)
-        }))
+    ) -> Arc<Cluster> {
+        let host = &destination.host;
+        let port = destination.port.unwrap_or_else(|| match clusters.registry().ports(&host.value).as_slice() {
+            [only] => only.port.number,
+            _ => self.number,
+        });
+        let subset = destination.subset.as_ref();
+        let place = Place { host: host.value.clone(), port, subset: subset.map(|subset| subset.value.clone()), is_tcp };
+        let reference = Reference {
+            resource: Some(service.resource),
+            host: host.span,
+            subset: subset.map_or(host.span, |subset| subset.span),
+        };
+        clusters.of_route(&place, reference, notes)
     }
 }
 
-/// The name for the log is that of the route, and of the match behind a dot, as Istio writes it.
-fn compiled(route: &HttpRoute, found: &HttpMatch) -> Match {
-    let name = match (route.name.as_deref().filter(|name| !name.is_empty()), found.name.as_deref()) {
-        (Some(route), Some(found)) if !found.is_empty() => format!("{route}.{found}").into(),
-        (route, _) => route.unwrap_or(DEFAULT).into(),
-    };
-    Match { name, others: found.others.clone(), path: found.path.clone() }
+/// TLS goes to the host that the request names after it was rewritten (ISTIO 7, auto SNI).
+fn asked_as(cluster: Arc<Cluster>, authority: &Authority) -> Arc<Cluster> {
+    match (&cluster.tls, authority.target.host.name()) {
+        (Some(tls), Some(name)) if tls.sni == Sni::Asked => {
+            let tls = Origination { sni: Sni::Fixed(name.clone()), ..Origination::clone(tls) };
+            Arc::new(Cluster { tls: Some(Arc::new(tls)), ..Cluster::clone(&cluster) })
+        }
+        _ => cluster,
+    }
 }
-
-/// The port of a destination: explicit, else the service's only one, else the one asked for.
-fn cluster(
-    service: &VirtualService<'_>,
-    destination: &Destination,
-    asked: u16,
-    is_tcp: bool,
-    clusters: &mut Clusters<'_, '_, '_>,
-    notes: &mut Notes<'_>,
-) -> Arc<Cluster> {
-    let host = &destination.host;
-    let port = destination.port.unwrap_or_else(|| match clusters.registry().ports(&host.value).as_slice() {
-        [only] => only.port.number,
-        _ => asked,
-    });
-    let subset = destination.subset.as_ref();
-    let place = Place { host: host.value.clone(), port, subset: subset.map(|subset| subset.value.clone()), is_tcp };
-    let reference = Reference {
-        resource: Some(service.resource),
-        host: host.span,
-        subset: subset.map_or(host.span, |subset| subset.span),
-    };
-    clusters.of_route(&place, reference, notes)
-}
-
-const DEFAULT: &str = "default"; // Istio's name of a route without one

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Reader;
+use super::actions::Headers;
 use crate::config::diagnostic::{Code, Context};
 use crate::config::kinds::SharedText;
 use crate::config::kinds::destination_rule::whole_host;
@@ -29,6 +30,8 @@ pub struct Weighted {
     pub to: Destination,
     /// Its part; at least 1.
     pub weight: u32,
+    /// `headers`, of http routes.
+    pub headers: Headers,
 }
 
 impl Destination {
@@ -90,8 +93,8 @@ impl Weighted {
         let mut fields = Fields::of(node, cx)?;
         let weight = fields.whole("weight", 0..=i32::MAX as u64, cx).unwrap_or_default();
         let to = fields.required("destination", cx).and_then(|node| Destination::read(node, reader, cx));
-        fields.refused("headers", "headers would not be changed as the resource says", cx);
+        let headers = fields.get("headers").map(|node| Headers::read(node, cx)).unwrap_or_default();
         fields.finish(cx);
-        Some(Self { to: to?, weight: u32::try_from(weight).unwrap_or(u32::MAX) })
+        Some(Self { to: to?, weight: u32::try_from(weight).unwrap_or(u32::MAX), headers })
     }
 }

@@ -127,6 +127,18 @@ impl Conditions {
     }
 }
 
+/// A comparison where nothing may be left open; `None`: it was wrong, and that was said.
+pub(super) fn read_string(node: &Node, cx: &mut Context<'_>) -> Option<StringMatch> {
+    match string_match(node, Takes::default(), cx) {
+        Ok(Some(value)) => Some(value),
+        Ok(None) => {
+            cx.report(Code::BadStringMatch, node.span, "one of `exact`, `prefix` and `regex` is needed");
+            None
+        }
+        Err(Reported) => None,
+    }
+}
+
 /// It was wrong, and that was said.
 struct Reported;
 

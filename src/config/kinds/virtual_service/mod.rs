@@ -1,8 +1,9 @@
 //! VirtualService as written (ISTIO 5), each resource judged by the rules that concern it alone.
 //!
 //! [`binding`] for whom routes are meant · [`http`], [`bytes`] the three lists of routes · [`matching`] what a request has to look like ·
-//! [`destination`] where to.
+//! [`destination`] where to · [`actions`] what else is done.
 
+pub mod actions;
 pub mod binding;
 pub mod bytes;
 pub mod destination;
@@ -23,7 +24,7 @@ use crate::route::hosts;
 use binding::{Gateways, Scope};
 pub use bytes::{TcpRoute, TlsRoute};
 pub use destination::{Destination, Weighted};
-pub use http::HttpRoute;
+pub use http::{Action, HttpRoute};
 
 /// A VirtualService that passed its own rules, or of which the wrong parts were left out and reported.
 #[derive(Debug)]
@@ -52,6 +53,14 @@ impl<'r> VirtualService<'r> {
         };
         let mut fields = Fields::of(spec, cx)?;
         let gateways = Gateways::read(&mut fields, cx);
+        let is_delegate = fields.get("hosts").is_none_or(is_empty_list);
+        if is_delegate && !gateways.is_empty() {
+            cx.report(
+                Code::BadDelegate,
+                spec.span,
+                "a delegate is bound to what its roots are bound to: it has no `gateways`",
+            );
+        }
         let hosts = read_hosts(&mut fields, resource, domain, &gateways, cx);
         let export_to = ExportTo::read(fields.list("exportTo", cx), &resource.metadata.namespace, false, cx);
         let [http, tls, tcp] = ["http", "tls", "tcp"].map(|name| fields.list(name, cx));
@@ -61,10 +70,10 @@ impl<'r> VirtualService<'r> {
             cx.report(Code::NoRoutes, spec.span, "at least one of `http`, `tls` and `tcp` is needed");
         }
         gateways.warn(cx);
-        let reader = Reader { resource, domain, hosts: &hosts, gateways: &gateways };
+        let reader = Reader { resource, domain, hosts: &hosts, gateways: &gateways, is_delegate };
         let http = http.iter().enumerate().filter_map(|(at, node)| HttpRoute::read(at, node, &reader, cx));
         let http = http.collect::<Vec<_>>();
-        let tls = tls.iter().flat_map(|node| TlsRoute::read(node, &reader, cx)).collect();
+        let tls = tls.iter().flat_map(|node| TlsRoute::read(node, &reader, cx)).collect::<Vec<_>>();
         let tcp = tcp.iter().flat_map(|node| TcpRoute::read(node, &reader, cx)).collect::<Vec<_>>();
         http::warn_unreachable(&http, cx);
         bytes::warn_unreachable(&tcp, cx);
@@ -96,6 +105,7 @@ pub(super) struct Reader<'r> {
     domain: &'r str,
     hosts: &'r [SharedText],
     gateways: &'r Gateways<'r>,
+    is_delegate: bool,
 }
 
 fn read_hosts(
@@ -105,11 +115,7 @@ fn read_hosts(
     gateways: &Gateways<'_>,
     cx: &mut Context<'_>,
 ) -> Vec<SharedText> {
-    let Some(node) = fields.get("hosts").filter(|node| !is_empty_list(node)) else {
-        let message = "without `hosts` this is a delegate of another VirtualService, which is not supported";
-        cx.report(Code::NotSupported, fields.span(), message);
-        return Vec::new();
-    };
+    let Some(node) = fields.get("hosts") else { return Vec::new() };
     let mut list: Vec<SharedText> = Vec::new();
     for item in node.items(cx).unwrap_or_default() {
         let Some(text) = item.text(cx) else { continue };

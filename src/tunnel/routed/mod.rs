@@ -1,0 +1,392 @@
+//! What a route wants done with one request beside sending it on: changed path, host and fields, a time for all of it, several
+//! attempts, copies. What answers without an upstream is [`answer`]'s; requests whose routes want nothing never come here.
+
+pub mod answer;
+mod kept;
+mod mirror;
+
+use std::borrow::Cow;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::Proxy;
+use super::downstream::{Downstream, Reply};
+use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Upstream, exchange, exchange_with_body};
+use super::headers::Outbound;
+use super::http::{HttpPlan, Pinned, Way, tally};
+use super::patience::Patience;
+use crate::account::AccessRecord;
+use crate::flow::{ErrorType, Failure, Target};
+use crate::http1::{BodyLength, RequestHead, ResponseHead};
+use crate::route::http::actions::Actions;
+use crate::route::http::changes::Changes;
+use crate::route::http::retries::{Failed, is_idempotent};
+
+use kept::Kept;
+
+/// One request on a route that wants something done, with everything that its attempts share.
+pub(super) struct Routed<'a> {
+    pub(super) proxy: &'a Arc<Proxy>,
+    pub(super) head: &'a RequestHead,
+    pub(super) plan: &'a HttpPlan<'a>,
+    pub(super) actions: &'a Actions,
+    pub(super) keep_alive: bool,
+}
+
+/// What one attempt may use up.
+struct Hands<'a> {
+    patience: &'a mut Patience,
+    pinned: &'a mut Option<Pinned>,
+    record: &'a mut AccessRecord,
+}
+
+/// Why an attempt gave no answer to pass on.
+enum Trouble {
+    /// There is no connection, so nothing was sent.
+    Connect(Failure),
+    /// The connection ended before a byte of an answer.
+    Reset,
+    /// The time of the attempt is over.
+    Late(Failure),
+    /// An answer that is to be asked for again.
+    Unwanted,
+    /// Nothing that another attempt could mend.
+    Final(ExchangeError),
+}
+
+/// The client's side, whole until the first attempt that sends a body.
+enum Client<D: Downstream> {
+    Whole(D),
+    Parted(Kept<D::Body>, D::Rest),
+    Parting,
+}
+
+impl Routed<'_> {
+    /// Sends the request as the route wants it, as often as the route allows, and the answer to the client.
+    pub(super) async fn exchange<D: Downstream>(
+        self,
+        down: D,
+        patience: &mut Patience,
+        pinned: &mut Option<Pinned>,
+        record: &mut AccessRecord,
+    ) -> Result<Exchanged, ExchangeError> {
+        let Self { proxy, head, plan, actions, .. } = self;
+        let way = proxy.way(plan)?;
+        let via = proxy.via.load_full();
+        let shape = Shape::new(&self);
+        let outbound = shape.outbound(&self, &way, via.sent());
+        let mirrors = mirror::drawn(actions, &outbound);
+        let mut client = Client::Whole(down);
+        let has_body = head.body() != BodyLength::None;
+        if !has_body {
+            mirror::send(proxy, &mirrors, &outbound, head, plan.target, None);
+        }
+        let mut hands = Hands { patience, pinned, record };
+        let began = Instant::now();
+        let keeps = actions.retries.is_some() || !mirrors.is_empty();
+        let attempts = actions.retries.as_ref().map_or(0, |retries| retries.attempts);
+        let mut repeated = 0;
+        loop {
+            let complete = if has_body { client.complete_since() } else { Some(began) };
+            let left = actions
+                .timeout
+                .map(|timeout| timeout.saturating_sub(complete.map_or(Duration::ZERO, |at| at.elapsed())));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(ExchangeError::Failed(self.too_late()));
+            }
+            let is_last = repeated >= attempts;
+            let within = Within { left, per_try: actions.retries.as_ref().and_then(|retries| retries.per_try) };
+            let attempt = self.attempt(&mut client, &way, &outbound, keeps, is_last, within, &mut hands);
+            let trouble = match attempt.await {
+                Ok(exchanged) => {
+                    if is_last && attempts > 0 && self.is_unwanted(&exchanged.head) {
+                        hands.record.retries_used_up();
+                    }
+                    if let Client::Parted(body, _) = &client
+                        && let Some(body) = body.whole()
+                    {
+                        mirror::send(proxy, &mirrors, &outbound, head, plan.target, Some(body));
+                    }
+                    return Ok(exchanged);
+                }
+                Err(trouble) => trouble,
+            };
+            let Some(retries) = actions.retries.as_ref().filter(|_| self.may_repeat(&trouble, &client)) else {
+                return Err(self.told(trouble));
+            };
+            if is_last {
+                hands.record.retries_used_up();
+                return Err(self.told(trouble));
+            }
+            repeated += 1;
+            let pause = retries.pause(repeated, |below| fastrand::u64(..below));
+            let pause = left.map_or(pause, |left| pause.min(left));
+            let waiting = hands.patience.within(pause.max(MOMENT), client.gone());
+            if waiting.await.is_ok() {
+                return Err(ExchangeError::ClientGone);
+            }
+        }
+    }
+
+    /// One attempt; on a kept connection that turns out to be closed, and where that can do no harm, one more on a fresh one.
+    #[expect(clippy::too_many_arguments, reason = "what the attempts share, and what differs in each")]
+    async fn attempt<D: Downstream>(
+        &self,
+        client: &mut Client<D>,
+        way: &Way<'_>,
+        outbound: &Outbound<'_>,
+        keeps: bool,
+        is_last: bool,
+        within: Within,
+        hands: &mut Hands<'_>,
+    ) -> Result<Exchanged, Trouble> {
+        let Self { proxy, head, plan, .. } = *self;
+        let began = Instant::now();
+        let key = proxy.dialer.pool_key(way.cluster, plan.target);
+        let own = hands.pinned.take_if(|pinned| pinned.key == key);
+        let mut owned = own.is_some();
+        let mut idle = own.map(|pinned| pinned.upstream).or_else(|| proxy.idle(&key));
+        let base = proxy.exchange_limits(plan);
+        let unwanted = |answer: &ResponseHead| !is_last && self.is_unwanted(answer);
+        loop {
+            let reused = idle.is_some();
+            let upstream = match idle.take() {
+                Some(upstream) => {
+                    upstream.dialed.retrace(hands.record.trace_mut());
+                    upstream
+                }
+                None => self.dial(client, way, within.from(began), hands).await?,
+            };
+            hands.record.trace_mut().reused = reused;
+            let host = upstream.dialed.lease.host().cloned();
+            let limits = ExchangeLimits { whole: within.from(began), ..base.clone() };
+            let asking = Asking {
+                head,
+                outbound,
+                keep_alive: self.keep_alive,
+                limits: &limits,
+                unwanted: self.actions.retries.is_some().then_some(&unwanted),
+            };
+            let result = client.ask(upstream, &asking, keeps, hands.patience).await;
+            if let Some(host) = host {
+                tally(&host, &result);
+            }
+            return match result {
+                Ok(mut exchanged) => {
+                    proxy.settle(&mut exchanged, way.cluster, key, owned, plan, hands.pinned);
+                    Ok(exchanged)
+                }
+                Err(ExchangeError::Stale) if reused && is_idempotent(head.method()) && client.can_repeat() => {
+                    owned = false;
+                    continue;
+                }
+                Err(ExchangeError::Stale) => Err(Trouble::Reset),
+                Err(ExchangeError::Unwanted) => Err(Trouble::Unwanted),
+                Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => {
+                    Err(Trouble::Late(failure))
+                }
+                Err(error) => Err(Trouble::Final(error)),
+            };
+        }
+    }
+
+    async fn dial<D: Downstream>(
+        &self,
+        client: &mut Client<D>,
+        way: &Way<'_>,
+        limit: Option<Duration>,
+        hands: &mut Hands<'_>,
+    ) -> Result<Upstream, Trouble> {
+        let Hands { patience, record, .. } = hands;
+        let dialing = async {
+            tokio::select! {
+                biased;
+                dialed = self.proxy.dial_for(way, self.plan, self.head, record) => dialed.map_err(trouble_of),
+                () = client.gone() => Err(Trouble::Final(ExchangeError::ClientGone)),
+            }
+        };
+        match limit {
+            None => dialing.await,
+            Some(limit) => match patience.within(limit.max(MOMENT), dialing).await {
+                Ok(dialed) => dialed,
+                Err(_) => Err(Trouble::Late(self.too_late())),
+            },
+        }
+        .map(|dialed| Upstream { dialed, buf: BytesMut::new() })
+    }
+
+    fn is_unwanted(&self, answer: &ResponseHead) -> bool {
+        let retries = self.actions.retries.as_ref();
+        retries.is_some_and(|retries| retries.after_answer(answer.status(), |name| answer.field(name)))
+    }
+
+    fn may_repeat<D: Downstream>(&self, trouble: &Trouble, client: &Client<D>) -> bool {
+        let Some(retries) = &self.actions.retries else { return false };
+        let twice_is_once = is_idempotent(self.head.method());
+        let wants = match trouble {
+            Trouble::Connect(_) => retries.after(Failed::Connect, twice_is_once),
+            Trouble::Reset => retries.after(Failed::Reset, twice_is_once),
+            Trouble::Late(_) => retries.after(Failed::PerTry, twice_is_once),
+            Trouble::Unwanted => twice_is_once,
+            Trouble::Final(_) => false,
+        };
+        wants && client.can_repeat()
+    }
+
+    /// What the client is told in the end.
+    fn told(&self, trouble: Trouble) -> ExchangeError {
+        match trouble {
+            Trouble::Connect(failure) | Trouble::Late(failure) => ExchangeError::Failed(failure),
+            Trouble::Reset | Trouble::Unwanted => {
+                let detail = format!("{} closed the connection without an answer", self.plan.target);
+                ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
+            }
+            Trouble::Final(error) => error,
+        }
+    }
+
+    fn too_late(&self) -> Failure {
+        Failure::new(ErrorType::ResponseTimeout, format!("{} did not answer in time", self.plan.target))
+    }
+}
+
+/// Only what failed on the way to the upstream can be mended by another attempt; what policy and configuration say stays.
+fn trouble_of(failure: Failure) -> Trouble {
+    match failure.error {
+        ErrorType::ConnectionRefused
+        | ErrorType::Unroutable
+        | ErrorType::ConnectionTimeout
+        | ErrorType::ConnectionTerminated
+        | ErrorType::TlsProtocol
+        | ErrorType::TlsAlert => Trouble::Connect(failure),
+        _ => Trouble::Final(ExchangeError::Failed(failure)),
+    }
+}
+
+/// The times of one attempt.
+#[derive(Clone, Copy)]
+struct Within {
+    left: Option<Duration>,
+    per_try: Option<Duration>,
+}
+
+impl Within {
+    /// What is left of the shorter one for an attempt that began then.
+    fn from(self, began: Instant) -> Option<Duration> {
+        let gone = began.elapsed();
+        let rest = |limit: Option<Duration>| limit.map(|limit| limit.saturating_sub(gone));
+        match (rest(self.left), rest(self.per_try)) {
+            (Some(left), Some(per_try)) => Some(left.min(per_try)),
+            (left, per_try) => left.or(per_try),
+        }
+    }
+}
+
+/// What goes out in place of what came.
+struct Shape<'a> {
+    path: Cow<'a, str>,
+    target: Cow<'a, Target>,
+    request: Option<&'a Changes>,
+    answer: Option<Cow<'a, Changes>>,
+}
+
+impl<'a> Shape<'a> {
+    fn new(routed: &Routed<'a>) -> Self {
+        let Routed { plan, actions, head, .. } = *routed;
+        let matched_bytes = plan.route.taken.as_ref().map_or(0, |taken| taken.matched_bytes);
+        let path = match &actions.rewrite {
+            Some(rewrite) => Cow::Owned(rewrite.apply(plan.path, matched_bytes)),
+            None => Cow::Borrowed(plan.path),
+        };
+        let target = match &actions.authority {
+            // The scheme's own port is left out of `Host`.
+            Some(authority) if !authority.has_port => {
+                Cow::Owned(Target { port: plan.scheme.default_port(), ..authority.target.clone() })
+            }
+            Some(authority) => Cow::Borrowed(&authority.target),
+            None => Cow::Borrowed(plan.target),
+        };
+        let origin = head.field("origin").and_then(|origin| std::str::from_utf8(origin).ok());
+        let cors = actions.cors.as_ref().zip(origin).map(|(cors, origin)| cors.answer(origin)).unwrap_or_default();
+        let answer = if cors.is_empty() {
+            (!actions.response.is_empty()).then_some(Cow::Borrowed(&actions.response))
+        } else {
+            let mut changes = Changes::default();
+            cors.iter().for_each(|(name, value)| changes.set(name, value));
+            Some(Cow::Owned(changes.then(&actions.response)))
+        };
+        Self { path, target, request: (!actions.request.is_empty()).then_some(&actions.request), answer }
+    }
+
+    fn outbound<'s>(&'s self, routed: &Routed<'s>, way: &Way<'s>, via: Option<&'s str>) -> Outbound<'s> {
+        Outbound {
+            path: &self.path,
+            target: &self.target,
+            scheme: routed.plan.scheme,
+            absolute_form: way.hop.is_some(),
+            proxy_authorization: way.authorization,
+            websocket: routed.head.upgrade_websocket(),
+            max_forwards: routed.plan.max_forwards,
+            via,
+            changes: self.request,
+            answer_changes: self.answer.as_deref(),
+        }
+    }
+}
+
+impl<D: Downstream> Client<D> {
+    async fn ask(
+        &mut self,
+        upstream: Upstream,
+        asking: &Asking<'_>,
+        keeps: bool,
+        patience: &mut Patience,
+    ) -> Result<Exchanged, ExchangeError> {
+        let length = asking.head.body();
+        if length == BodyLength::None
+            && let Self::Whole(down) = self
+        {
+            return exchange(down, upstream, asking, patience).await;
+        }
+        if matches!(self, Self::Whole(_))
+            && let Self::Whole(down) = std::mem::replace(self, Self::Parting)
+        {
+            let (body, rest) = down.split(length);
+            *self = Self::Parted(Kept::new(body, keeps), rest);
+        }
+        let Self::Parted(body, rest) = self else { return Err(ExchangeError::ClientGone) };
+        body.rewind();
+        exchange_with_body(body, rest, upstream, asking, patience).await
+    }
+
+    /// Ends once the client is gone.
+    async fn gone(&mut self) {
+        match self {
+            Self::Whole(down) => down.reset().await,
+            Self::Parted(_, rest) => rest.reset().await,
+            Self::Parting => pending().await,
+        }
+    }
+
+    /// True where the whole request is still at hand.
+    fn can_repeat(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Parted(body, _) => body.can_rewind(),
+            Self::Parting => false,
+        }
+    }
+
+    /// Since when the whole body is here.
+    fn complete_since(&self) -> Option<Instant> {
+        match self {
+            Self::Parted(body, _) => body.complete_since(),
+            Self::Whole(_) | Self::Parting => None,
+        }
+    }
+}
+
+const MOMENT: Duration = Duration::from_millis(1); // a zero limit would be none
