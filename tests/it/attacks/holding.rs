@@ -242,25 +242,3 @@ fn a_client_has_its_share_of_connections_and_tunnels() {
     eventually("there is room again", || metric(&egret, "egret_connections_open") == "2");
     client::tunnel(egret.proxy(), origin.address);
 }
-
-#[test]
-fn dials_and_queries_under_way_have_a_bound() {
-    for limit in ["pendingDials: 3", "dnsQueries: 6"] {
-        let dns = SilentDns::new();
-        let (egret, _folder) = proxy(&format!(
-            "limits: {{ {limit} }}\ndns: {{ servers: [\"{}\"], hosts: null, timeout: 30s }}",
-            dns.address()
-        ));
-        let _held: Vec<_> = (0..3)
-            .map(|n| {
-                let mut stream = client::dial(egret.proxy());
-                write!(stream, "CONNECT n{n}.example.org:443 HTTP/1.1\r\nHost: n{n}.example.org:443\r\n\r\n").unwrap();
-                dns.wait_for_query();
-                dns.wait_for_query(); // both families
-                stream
-            })
-            .collect();
-        let (_, head) = client::connect(egret.proxy(), "one-more.example.org:443");
-        assert!(head.starts_with("HTTP/1.1 503 "), "{limit}: {head}");
-    }
-}
