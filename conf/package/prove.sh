@@ -43,13 +43,13 @@ image() {
     local root=$work/image
     if readelf -lW "$root/egret" | grep -q INTERP; then fail "the image's binary asks for a loader, which the image has not"; fi
     # What a container runtime puts in.
-    mkdir -p "$root"/{proc,dev} && touch "$root"/dev/{null,urandom}
+    mkdir -p "$root"/{proc,dev} && touch "$root"/dev/{null,random,urandom}
     cat >"$work/inside.sh" <<INSIDE
 set -euo pipefail
 ip link set lo up
 mount --bind "$root" "$root"
 mount -t proc -o ro,nosuid,nodev,noexec proc "$root/proc"
-for device in null urandom; do mount --bind /dev/\$device "$root/dev/\$device"; done
+for device in null random urandom; do mount --bind /dev/\$device "$root/dev/\$device"; done
 mount -o remount,bind,ro "$root"
 as_image() { env -i EGRET_CONFIG=/etc/egret/egret.yaml /usr/sbin/chroot --userspec=65532:65532 --groups=65532 "$root" "\$@"; }
 if as_image /egret healthcheck 2>/dev/null; then echo "healthy before it runs" >&2; exit 1; fi

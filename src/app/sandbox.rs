@@ -78,7 +78,7 @@ impl Places {
 }
 
 /// Where roots of trust lie on the usual systems: each may be a link, and is followed to the end.
-const SYSTEM: [&str; 12] = [
+const SYSTEM: [&str; 13] = [
     "/etc/resolv.conf",
     "/etc/hosts",
     "/etc/ssl/certs",
@@ -91,6 +91,7 @@ const SYSTEM: [&str; 12] = [
     "/usr/local/share/ca-certificates",
     "/proc",
     "/dev/urandom",
+    "/dev/random", // a static binary's `getrandom` crate finds no symbol of that name, and asks this one whether there is enough
 ];
 
 const LINK_DEPTH_MAX: usize = 16; // as deep as resources are looked for
@@ -219,6 +220,9 @@ mod tests {
             );
             assert_eq!(kind(fs::read("/etc/resolv.conf").or_else(|_| fs::read("/etc/hosts")).map(drop)), Ok(()));
             assert_eq!(kind(fs::read_to_string("/proc/self/stat").map(drop)), Ok(()));
+            for device in ["/dev/random", "/dev/urandom"] {
+                assert_eq!(kind(fs::File::open(device).map(drop)), Ok(()), "{device}");
+            }
             assert_eq!(kind(std::process::Command::new("/bin/true").status().map(drop)), Err(PermissionDenied));
         });
     }
