@@ -85,6 +85,7 @@ pub enum StartError {
 const FLUSH_TIME: Duration = Duration::from_secs(2); // a log that nobody reads must not keep the process from ending
 const TICK: Duration = Duration::from_millis(500); // below every limit that a flow usually waits with
 const LAST_TASKS_TIME: Duration = Duration::from_millis(500);
+const LOGGED_MAX: usize = 200; // warnings and errors of one load
 const RETIRE_TIME_MAX: Duration = Duration::from_secs(30); // longer than a dial takes
 
 /// Runs the proxy until a signal ends it. `trust` are files and folders of roots that the environment names; listeners may use the
@@ -373,9 +374,10 @@ impl App {
         let (said, news, revocation) = compared.await.unwrap_or_default();
         retire(before);
         // What was said of the generation before is not said again.
-        for warning in &news.new_warnings {
+        for warning in news.new_warnings.iter().take(LOGGED_MAX) {
             tracing::warn!("{warning}");
         }
+        tell_of_more(news.new_warnings.len());
         self.running = Running {
             threads: self.running.threads,
             sandbox: self.running.sandbox,
@@ -465,13 +467,22 @@ async fn second(signals: &mut Signals) {
     while !matches!(signals.next().await, Wish::Stop | Wish::StopWhenIdle) {}
 }
 
-/// Logs what is wrong with a configuration, one line each.
+/// Logs what is wrong with a configuration, one line each: errors first, since not all may be shown.
 fn report(diagnostics: &Diagnostics) {
-    for diagnostic in diagnostics {
+    let of = |severity| diagnostics.iter().filter(move |diagnostic| diagnostic.severity() == severity);
+    for diagnostic in of(Severity::Error).chain(of(Severity::Warning)).take(LOGGED_MAX) {
         match diagnostic.severity() {
             Severity::Error => tracing::error!("{diagnostic}"),
             Severity::Warning => tracing::warn!("{diagnostic}"),
         }
+    }
+    tell_of_more(diagnostics.iter().len());
+}
+
+/// One mistake in a template of 100,000 rules is 100,000 warnings: nobody reads them in a log, and the start would wait for its reader.
+fn tell_of_more(all: usize) {
+    if all > LOGGED_MAX {
+        tracing::warn!(more = all - LOGGED_MAX, "there is more to say of the configuration: `egret check` shows all");
     }
 }
 

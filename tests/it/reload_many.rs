@@ -26,8 +26,8 @@ fn two_hundred_generations_with_a_tunnel_each_take_no_more_memory_than_a_few() {
         ),
     );
     std::fs::create_dir(folder.path().join("rules")).unwrap();
-    let mut many = entry("origin", port);
-    (0..entries).for_each(|n| many += &entry(&format!("host-{n}"), 443));
+    let mut many = entry("origin", port, "TCP");
+    (0..entries).for_each(|n| many += &entry(&format!("host-{n}"), 443, "TLS"));
     folder.write("rules/many.yaml", &many);
     let egret = Egret::with_settings(&folder.settings());
     let mut tunnels = Vec::new();
@@ -37,7 +37,7 @@ fn two_hundred_generations_with_a_tunnel_each_take_no_more_memory_than_a_few() {
         assert!(client::echoes(&mut tunnel, b"\x00first"));
         tunnels.push(tunnel);
         // One rule comes, the one of the generation before goes.
-        folder.write("rules/one.yaml", &entry(&format!("generation-{generation}"), 443));
+        folder.write("rules/one.yaml", &entry(&format!("generation-{generation}"), 443, "TLS"));
         let line = egret.reload();
         let changes = if generation == 0 { "+1 -0 ~0" } else { "+1 -1 ~0" };
         assert!(line.contains(changes) && line.contains("revoked=0"), "{line}");
@@ -55,12 +55,12 @@ fn two_hundred_generations_with_a_tunnel_each_take_no_more_memory_than_a_few() {
     assert!(late <= early + spare, "{early} bytes after {} reloads, {late} after {RELOADS}", RELOADS / 10);
 }
 
-fn entry(name: &str, port: u16) -> String {
+fn entry(name: &str, port: u16, protocol: &str) -> String {
     let mut text = String::new();
     let _ = write!(
         text,
         "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name} }}\nspec:\n  \
-         hosts: [{name}.test]\n  resolution: DNS\n  ports: [{{ number: {port}, name: tcp, protocol: TCP }}]\n"
+         hosts: [{name}.test]\n  resolution: DNS\n  ports: [{{ number: {port}, name: port, protocol: {protocol} }}]\n"
     );
     text
 }
