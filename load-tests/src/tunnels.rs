@@ -89,6 +89,7 @@ async fn measure(arguments: &TunnelsArguments, folder: &Path, core: Core) -> Res
     tokio::time::sleep(SETTLE).await;
     println!("resident then: {} KiB, descriptors: {}", process.resident() >> 10, process.open_files());
 
+    drop(held); // its descriptors are needed again
     fs::write(&rules.resources, &rules.text)?;
     process.signal(Signal::HUP)?;
     let started = Instant::now();
