@@ -161,7 +161,7 @@ pub struct Window {
 
 const KEPT_STREAMS_MAX: usize = 16;
 
-/// A window counts as closed before its last byte is used: clients may wait until there is room for a whole frame.
+/// Clients may wait until there is room for a whole frame.
 const CLOSED_BELOW_BYTES: usize = 32 * 1024;
 
 impl Window {
@@ -177,11 +177,14 @@ impl Window {
         WindowShare { window: self.clone(), stream }
     }
 
-    /// Whether the client has to wait for capacity that its streams hold here. Looks at each of them.
-    pub fn is_closed(&self) -> bool {
+    /// Whether the client may have to wait for capacity that its streams hold here. Looks at each of them.
+    ///
+    /// h2 tells the client of what is released once that is half of what the client has left, so of what is free up to a third may be
+    /// unknown to it: the window can be closed when two thirds are held, and is when all of it is.
+    pub fn may_be_closed(&self) -> bool {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let held: usize = streams.values().map(FlowControl::used_capacity).sum();
-        held + CLOSED_BELOW_BYTES > self.bytes
+        held + CLOSED_BELOW_BYTES > self.bytes / 3 * 2
     }
 }
 

@@ -162,7 +162,7 @@ pub async fn copy<S: Source, T: Sink>(
                         }
                         Err(_) => {
                             idle_left = idle_left.saturating_sub(limit);
-                            if !source.window().is_some_and(Window::is_closed) {
+                            if !source.window().is_some_and(Window::may_be_closed) {
                                 waited += limit;
                             }
                         }
@@ -306,4 +306,64 @@ async fn write_all<W: AsyncWrite + Unpin>(
         data.advance(written - of_out);
     }
     patience.within(idle, writer.flush()).await.map_err(|_| paused())?.map_err(CopyError::Write)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Sends a byte after each pause, and then ends.
+    struct Slow {
+        pauses: Vec<Duration>,
+        waiting: Duration,
+        arrived: Option<Decoded>,
+        window: Option<Window>,
+    }
+
+    impl Source for Slow {
+        fn next(&mut self) -> Result<Decoded, CopyError> {
+            Ok(self.arrived.take().unwrap_or(Decoded::More))
+        }
+
+        /// Goes on where a wait before was given up.
+        async fn fill(&mut self, _: usize) -> Result<(), CopyError> {
+            let Some(pause) = self.pauses.first().copied() else {
+                self.arrived = Some(Decoded::End);
+                return Ok(());
+            };
+            while self.waiting < pause {
+                sleep(Duration::from_millis(100)).await;
+                self.waiting += Duration::from_millis(100);
+            }
+            self.pauses.remove(0);
+            self.waiting = Duration::ZERO;
+            self.arrived = Some(Decoded::Data(Bytes::from_static(b"x")));
+            Ok(())
+        }
+
+        fn window(&self) -> Option<&Window> {
+            self.window.as_ref()
+        }
+    }
+
+    async fn sent(pauses: &[u64], window: Option<Window>) -> Result<(), CopyError> {
+        let pauses = pauses.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
+        let mut source = Slow { pauses, waiting: Duration::ZERO, arrived: None, window };
+        let mut sink = Taker { writer: Vec::new(), out: BytesMut::new(), framing: BodyLength::UntilClose };
+        let limits = BodyLimits { idle: Duration::from_secs(10), rate_min: 1 << 20, pace: None };
+        copy(&mut source, &mut sink, &mut Patience::default(), &limits, &mut 0).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_our_window_is_closed_is_not_the_clients() {
+        let (closed, open) = (|| Some(Window::new(0)), || Some(Window::new(16 << 20)));
+        // 21 seconds, of which ten may be waited for; none of the pauses is too long.
+        assert!(matches!(sent(&[7, 7, 7], open()).await, Err(CopyError::TooSlow)));
+        assert!(sent(&[7, 7, 7], closed()).await.is_ok());
+        // One that is too long ends the body all the same.
+        assert!(matches!(sent(&[11], closed()).await, Err(CopyError::Idle)));
+    }
 }

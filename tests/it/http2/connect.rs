@@ -53,7 +53,8 @@ fn a_server_that_closes_first_ends_the_stream_and_the_client_may_send_on() {
 
 #[test]
 fn an_upstream_reset_becomes_connect_error() {
-    let origin = Origin::new(|stream| {
+    let origin = Origin::new(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap(); // sooner, it would be a connection that was never there
         socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     });
     let egret = Egret::start();
