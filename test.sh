@@ -93,6 +93,15 @@ run_audit() {
     cargo deny --locked --workspace check bans licenses sources # advisories come from the network: not asked for here
 }
 
+# What only a feature has: its own tests, in a build of their own.
+run_feature_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked --features otlp -E 'test(otlp::)'
+    else
+        cargo test --locked --features otlp otlp::
+    fi
+}
+
 install_missing_packages
 install_cargo
 step "format"
@@ -100,6 +109,7 @@ cargo fmt --all --check
 step "clippy"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo clippy --locked --no-default-features -- -D warnings
+cargo clippy --locked --all-targets --features otlp -- -D warnings
 step "doc"
 # The documentation is for those who work here: private items are in it, so that links to them are no mistake, and are checked.
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --locked --no-deps --document-private-items
@@ -107,5 +117,7 @@ if [ $audit = yes ]; then run_audit; fi
 install_runner
 step "examples in the documentation"
 cargo test --workspace --locked --doc -q
+step "tests of the feature otlp"
+run_feature_tests
 step "tests" # last, so that the runner's summary is the last thing to be seen
 run_tests

@@ -461,6 +461,12 @@ impl Collector for &'static Metrics {
         out.counter("pool_hits", "Requests sent on an idle upstream connection", &self.pool_hits)?;
         out.counter("pool_misses", "Requests that found no idle upstream connection", &self.pool_misses)?;
         out.counter("access_log_lines_written", "Lines of the access log written", &self.log_lines_written)?;
+        #[cfg(feature = "otlp")]
+        {
+            let (exported, lost) = super::otlp::counts();
+            out.number("spans_exported", "Spans that the collector took", exported)?;
+            out.number("spans_lost", "Spans that did not get there", lost)?;
+        }
         out.counter("access_log_lines_dropped", "Lines of the access log lost", &self.log_lines_dropped)?;
         out.counter("config_loads", "Configurations that came into force", &self.config_loaded)?;
         out.counter("config_rejections", "Configurations refused", &self.config_rejected)?;
@@ -487,6 +493,11 @@ fn seen<L>(rows: impl Iterator<Item = (L, u64)>) -> impl Iterator<Item = (L, u64
 struct Exposition<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl Exposition<'_, '_> {
+    #[cfg(feature = "otlp")]
+    fn number(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
     fn counter(&mut self, name: &str, help: &str, counter: &Counter) -> fmt::Result {
         let counter = ConstCounter::new(counter.value());
         counter.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)

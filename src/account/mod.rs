@@ -7,6 +7,8 @@ pub mod hosts;
 mod istio;
 pub mod live;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pace;
 pub mod progress;
 pub mod record;
@@ -69,6 +71,25 @@ pub enum LogTarget {
     Stdout,
     /// A file that is appended to, created with mode 0640.
     File(PathBuf),
+}
+
+/// The setting `otlp`: where spans of flows go, in a binary with the feature `otlp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpSettings {
+    /// Of the collector: a name or address, IPv6 in brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The path that takes traces.
+    pub path: String,
+    /// Of flows whose client says nothing of a trace.
+    pub sampling_percent: u8,
+}
+
+impl std::fmt::Display for OtlpSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// Why the access log cannot be kept as the settings want it.
@@ -151,7 +172,10 @@ impl Account {
 
     /// Starts the record of a flow: its time begins now.
     pub fn record(self: &Arc<Self>, source: &Arc<Source>) -> Box<AccessRecord> {
-        AccessRecord::new(self.clone(), source.clone(), self.kept.load(Ordering::Relaxed))
+        let keeps_text = self.kept.load(Ordering::Relaxed);
+        #[cfg(feature = "otlp")]
+        let keeps_text = keeps_text || otlp::is_on();
+        AccessRecord::new(self.clone(), source.clone(), keeps_text)
     }
 
     /// Opens the file anew, between two lines (SIGUSR1, after a rotation). Returns before it is done.

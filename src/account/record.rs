@@ -43,6 +43,9 @@ pub struct AccessRecord {
     /// It stands among the recent refusals.
     noted: bool,
     pub(super) marks: Marks,
+    /// What the request says of its trace.
+    #[cfg(feature = "otlp")]
+    pub(super) trace_parent: Option<super::otlp::TraceParent>,
     pub(super) asked: Asked,
     pub(super) scheme: Scheme,
     pub(super) line_type: LineType,
@@ -156,6 +159,8 @@ impl AccessRecord {
             refused: false,
             noted: false,
             marks: Marks::default(),
+            #[cfg(feature = "otlp")]
+            trace_parent: None,
             asked,
             scheme: Scheme::Http,
             line_type: LineType::End,
@@ -189,6 +194,10 @@ impl AccessRecord {
         }
         if !self.logged {
             return;
+        }
+        #[cfg(feature = "otlp")]
+        {
+            self.trace_parent = field("traceparent").and_then(super::otlp::TraceParent::parse);
         }
         for (kept, name) in [(Field::UserAgent, "user-agent"), (Field::ForwardedFor, "x-forwarded-for")] {
             if let Some(value) = field(name) {
@@ -449,6 +458,8 @@ impl Drop for AccessRecord {
         metrics::flow_ended(self.asked, &self.outcome);
         self.count();
         self.account.write(self);
+        #[cfg(feature = "otlp")]
+        super::otlp::span(self);
     }
 }
 

@@ -39,6 +39,8 @@ use self::stop::Drained;
 use self::watch::{Watch, fingerprint};
 use crate::accept::admission::Connections;
 use crate::accept::passed::PassedSockets;
+#[cfg(feature = "otlp")]
+use crate::account::otlp;
 use crate::account::{Account, AccountError, Shares, Tunnels, events, metrics, progress};
 use crate::admin::{self, Command, Commands, Reloaded};
 use crate::config::settings::Sandbox;
@@ -119,6 +121,10 @@ pub fn run(
     });
     // Flows that are cut here write their lines when they are dropped, so the log is closed last.
     runtime.shutdown_timeout(LAST_TASKS_TIME);
+    #[cfg(feature = "otlp")]
+    if !otlp::close(FLUSH_TIME) {
+        tracing::warn!("spans are lost that waited for the collector");
+    }
     if !account.close(FLUSH_TIME) {
         tracing::warn!("the access log was not written to its end");
     }
@@ -221,6 +227,8 @@ impl App {
             said: Said::of(parts.digest, &parts.warnings),
         };
         proxy.account.set_progress(parts.progress);
+        #[cfg(feature = "otlp")]
+        otlp::set(parts.otlp.as_ref()).map_err(StartError::Runtime)?;
         let swept = proxy.clone();
         // As the tick, it ends with the runtime.
         tokio::spawn(async move { progress::sweep(&swept.tunnels, swept.account.progress()).await });
@@ -354,6 +362,10 @@ impl App {
         self.proxy.shares.set_rates(&parts.limits);
         self.proxy.limits.store(Arc::new(parts.limits));
         self.proxy.account.set_progress(parts.progress);
+        #[cfg(feature = "otlp")]
+        if let Err(error) = otlp::set(parts.otlp.as_ref()) {
+            tracing::warn!(%error, "otlp: the collector stays the one it was");
+        }
         self.proxy.via.store(Arc::new(parts.via));
         self.admin.apply(admin_plan, parts.admin_token);
         self.admin.tell(parts.facts);

@@ -11,7 +11,7 @@ use super::listeners::Wanted;
 use super::sandbox::Places;
 use super::watch::fingerprint;
 use crate::accept::basic::Basic;
-use crate::account::{AccountSettings, Encoding, Format, LogTarget, Progress};
+use crate::account::{AccountSettings, Encoding, Format, LogTarget, OtlpSettings, Progress};
 use crate::admin::{Address, Facts, Token, facts};
 use crate::config::compile::allow::Expansion;
 use crate::config::digest::Digest;
@@ -59,6 +59,8 @@ pub struct Parts {
     pub dial: DialSettings,
     /// The access log.
     pub account: AccountSettings,
+    /// Where traces go.
+    pub otlp: Option<OtlpSettings>,
     /// Lines of tunnels that are open.
     pub progress: Progress,
     /// How long the end may take.
@@ -123,6 +125,7 @@ impl ConfigurationSource {
             dial: dial(&settings, &via),
             via,
             account,
+            otlp: settings.otlp.clone(),
             progress: settings.progress,
             drain: settings.drain,
             on_revoke: settings.on_revoke,

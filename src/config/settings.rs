@@ -10,6 +10,7 @@ mod limits;
 mod listeners;
 mod mesh;
 mod open_proxy;
+mod otlp;
 mod reader;
 mod schema;
 mod tls;
@@ -29,7 +30,7 @@ use super::yaml::{Node, Value};
 use crate::flow::{Limits, ListenAddress, Origin, Workload};
 use crate::route::AddressPolicy;
 
-pub use crate::account::{Encoding, Progress};
+pub use crate::account::{Encoding, OtlpSettings, Progress};
 pub use access_log::AccessLog;
 pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub mesh: Mesh,
     /// `accessLog`: lines of tunnels that are open.
     pub progress: Progress,
+    /// `otlp`: where traces go.
+    pub otlp: Option<OtlpSettings>,
     /// `listeners`.
     pub listeners: Vec<Listener>,
     /// `allow`, as written; compiled with the resources.
@@ -237,6 +240,7 @@ impl Default for Settings {
             workload: Arc::default(),
             mesh: Mesh::default(),
             progress: Progress::default(),
+            otlp: None,
             listeners: vec![Listener::default()],
             allow: Vec::new(),
             addresses: Addresses::default(),

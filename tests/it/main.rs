@@ -20,6 +20,8 @@ mod limits;
 mod many_rules;
 mod operator;
 mod origins;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod packages;
 mod parents;
 mod progress;

@@ -44,6 +44,10 @@ impl Settings {
                 "trustDomain": self.mesh.trust_domain,
             },
             "accessLog": { "start": self.progress.start, "interval": time(self.progress.interval) },
+            "otlp": {
+                "endpoint": self.otlp.as_ref().map(|otlp| format!("http://{otlp}{}", otlp.path)),
+                "samplingPercent": self.otlp.as_ref().map_or(100, |otlp| otlp.sampling_percent),
+            },
             "addresses": { "allow": texts(&self.addresses.allow), "deny": texts(&self.addresses.deny) },
             "consistency": {
                 "mode": consistency.map(|(name, _)| name),

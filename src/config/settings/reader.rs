@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Addresses, Admin, CONSISTENCY_MODES, Consistency, ConsistencyMode, Dial, Document, Files, MountedSecret, OnRevoke,
-    ResourceInput, Sandbox, Settings, Via, access_log, dns, limits, listeners, mesh, values,
+    ResourceInput, Sandbox, Settings, Via, access_log, dns, limits, listeners, mesh, otlp, values,
 };
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::names::{namespace, object_name};
@@ -52,6 +52,9 @@ fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Sett
     }
     if let Some(fields) = fields.fields("accessLog", cx) {
         settings.progress = access_log::read_progress(fields, settings.mesh.access_log.encoding, cx);
+    }
+    if let Some(fields) = fields.fields("otlp", cx) {
+        settings.otlp = otlp::read(fields, cx);
     }
     if let Some(node) = fields.get("listeners") {
         settings.listeners = listeners::read(node, folder, cx);
