@@ -353,7 +353,7 @@ mod tests {
         let pauses = pauses.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
         let mut source = Slow { pauses, waiting: Duration::ZERO, arrived: None, window };
         let mut sink = Taker { writer: Vec::new(), out: BytesMut::new(), framing: BodyLength::UntilClose };
-        let limits = BodyLimits { idle: Duration::from_secs(10), rate_min: 1 << 20, pace: None };
+        let limits = BodyLimits { idle: Duration::from_secs(10), rate_min: 1 << 20, pace: None, deadline: None };
         copy(&mut source, &mut sink, &mut Patience::default(), &limits, &mut 0).await
     }
 
