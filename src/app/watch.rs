@@ -45,8 +45,11 @@ impl Watch {
     /// Watches the folders of `files` (and `files` that are folders themselves) in place of those before.
     pub(super) fn set_files(&mut self, files: &[PathBuf]) {
         // Where a link leads is a folder of its own: /etc/resolv.conf is one into /run on many systems.
-        let real = files.iter().filter_map(|file| folder_of(&file.canonicalize().ok()?));
-        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| folder_of(file)).chain(real).collect();
+        // Each by its real path: two names of one folder would be one watch, and be given back twice.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let named = files.iter().filter_map(|file| folder_of(file)).map(|folder| real(&folder));
+        let led_to = files.iter().filter_map(|file| folder_of(&file.canonicalize().ok()?));
+        let wanted: BTreeSet<PathBuf> = named.chain(led_to).collect();
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.folders.difference(&wanted) {
             let _ = watcher.unwatch(gone); // a folder that was removed is not watched any more anyway
