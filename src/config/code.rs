@@ -175,7 +175,7 @@ codes! {
     W201 OtherMesh: "Istio's mesh configuration is the ConfigMap `istio` of the root namespace (`mesh.rootNamespace`, istio-system by default). This one is of another namespace or revision, and has no effect, as in Istio.",
     E205 TwoReaches: "An AuthorizationPolicy is about workloads (`selector`, or all of its namespace) or about services (`targetRefs`), never both.",
     E206 EmptyPolicyPart: "An empty list in an AuthorizationPolicy could be read as nobody or as everybody, so it is an error, as in Istio. Leave the field out to ask for nothing; `rules: [{}]` holds for every flow, no `rules` at all for none.",
-    E207 BadPolicyKey: "`when` of an AuthorizationPolicy looks at one of Istio's attributes, such as source.ip, destination.port or request.headers[NAME].",
+    E207 BadPolicyKey: "`when` of an AuthorizationPolicy looks at one of Istio's attributes, such as `source.ip`, `destination.port` or `request.headers[NAME]`.",
     W204 PolicyWithoutEffect: "This part of an AuthorizationPolicy can never hold here. An ALLOW lets nothing pass by it; a DENY without rules refuses nothing.",
     W203 ShellVariable: "A value is the name of a shell variable, as in a here-document of a guide: it is filled in by the shell (`envsubst`), never by Egret. The value is left out, so nothing is opened by it.",
     // Resources: Secret
