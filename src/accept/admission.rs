@@ -34,7 +34,7 @@ impl Connections {
         let share = self.shares.of(client);
         let bounds = Bounds { all: max, per_client: per_client_max };
         if let Err(exceeded) = bounds.take(&self.open, &share.connections) {
-            self.shares.forget(share);
+            self.shares.forget(&share);
             metrics::connection_refused();
             metrics::limit_reached(match exceeded {
                 Exceeded::All => Limit::Connections,
@@ -52,7 +52,7 @@ impl Connections {
     }
 
     /// Takes a connection off its client's count.
-    fn release(&self, share: Arc<Share>) {
+    fn release(&self, share: &Arc<Share>) {
         if share.connections.give_back() {
             self.shares.forget(share);
         }
@@ -75,12 +75,12 @@ impl Admitted {
             return Ok(());
         }
         if !share.connections.take(per_client_max) {
-            self.connections.shares.forget(share);
+            self.connections.shares.forget(&share);
             metrics::connection_refused();
             metrics::limit_reached(Limit::ConnectionsPerClient);
             return Err(Exceeded::Client);
         }
-        self.connections.release(std::mem::replace(&mut self.share, share));
+        self.connections.release(&std::mem::replace(&mut self.share, share));
         Ok(())
     }
 }
@@ -89,7 +89,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         metrics::connection_closed();
         self.connections.open.give_back();
-        self.connections.release(self.share.clone());
+        self.connections.release(&self.share);
     }
 }
 
@@ -104,13 +104,16 @@ mod tests {
         let connections = Connections::new(Shares::new(&Limits::default()));
         let [a, b]: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         let first = connections.admit(a, 3, 2).unwrap();
-        let _second = connections.admit(a, 3, 2).unwrap();
+        let second = connections.admit(a, 3, 2).unwrap();
         assert_eq!(connections.admit(a, 3, 2).unwrap_err(), Exceeded::Client);
-        let _third = connections.admit(b, 3, 2).unwrap();
+        let third = connections.admit(b, 3, 2).unwrap();
         assert_eq!(connections.admit(b, 3, 2).unwrap_err(), Exceeded::All);
         drop(first);
         assert_eq!(connections.open(), 2);
         assert!(connections.admit(a, 3, 2).is_ok());
+        assert_eq!(connections.shares.len(), 2);
+        drop((second, third));
+        assert!(connections.shares.is_empty(), "nothing is kept of clients that are gone");
     }
 
     #[test]
@@ -128,5 +131,6 @@ mod tests {
         assert_eq!(connections.open(), 2);
         drop((two, three));
         assert_eq!(connections.open(), 0);
+        assert!(connections.shares.is_empty());
     }
 }

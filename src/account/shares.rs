@@ -133,15 +133,26 @@ impl Shares {
         share
     }
 
-    /// Lets go of a client's entry that nobody else holds; one that may not go on yet is remembered until it may.
-    pub fn forget(&self, share: Arc<Share>) {
-        let mut clients = self.shard(share.client);
-        let client = share.client;
-        drop(share); // under the lock: nobody can take it out again meanwhile
-        if clients.shares.get(&client).is_some_and(Share::is_idle) {
-            clients.shares.remove(&client);
+    /// Lets go of a client's entry that nobody holds but the caller, who is done with it; one that may not go on yet is remembered
+    /// until it may.
+    pub fn forget(&self, share: &Arc<Share>) {
+        let mut clients = self.shard(share.client); // nobody can take it out again meanwhile
+        if share.is_idle_but_for(1) {
+            clients.shares.remove(&share.client);
             clients.shrink();
         }
+    }
+
+    /// How many clients have an entry.
+    pub fn len(&self) -> usize {
+        let lens =
+            self.shards.iter().map(|clients| clients.lock().unwrap_or_else(PoisonError::into_inner).shares.len());
+        lens.sum()
+    }
+
+    /// True if none has.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn shard(&self, client: IpAddr) -> MutexGuard<'_, Clients> {
@@ -159,7 +170,7 @@ impl Clients {
         if self.shares.len() < self.sweep_at.max(SWEEP_MIN) {
             return;
         }
-        self.shares.retain(|_, share| !Share::is_idle(share));
+        self.shares.retain(|_, share| !share.is_idle_but_for(0));
         self.sweep_at = self.shares.len() * 2;
         self.shares.shrink_to(self.sweep_at);
     }
@@ -178,9 +189,9 @@ impl Share {
         &self.pace
     }
 
-    /// Nobody but the table holds it, and a new entry would say the same.
-    fn is_idle(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) == 1 && self.pace.is_at_rest()
+    /// Nobody but the table and so many others holds it, and a new entry would say the same.
+    fn is_idle_but_for(self: &Arc<Self>, others: usize) -> bool {
+        Arc::strong_count(self) == 1 + others && self.pace.is_at_rest()
     }
 }
 
@@ -195,10 +206,6 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
-    }
-
-    fn held(shares: &Shares) -> usize {
-        shares.shards.iter().map(|clients| clients.lock().unwrap().shares.len()).sum()
     }
 
     #[test]
@@ -219,18 +226,19 @@ mod tests {
         let shares = Shares::new(&Limits::default());
         let [first, second] = [(); 2].map(|()| shares.of(ip("192.0.2.1")));
         assert!(Arc::ptr_eq(&first, &second));
-        shares.forget(first);
+        shares.forget(&first);
+        drop(first);
         assert!(Arc::ptr_eq(&second, &shares.of(ip("192.0.2.1"))));
-        shares.forget(second);
-        assert_eq!(held(&shares), 0);
+        shares.forget(&second);
+        assert!(shares.is_empty());
     }
 
     #[test]
     fn a_burst_of_clients_leaves_no_memory_behind() {
         let shares = Shares::new(&Limits::default());
         let burst: Vec<_> = (0..20_000_u32).map(|n| shares.of(Ipv4Addr::from_bits(n << 3).into())).collect();
-        assert_eq!(held(&shares), 20_000);
-        burst.into_iter().for_each(|share| shares.forget(share));
+        assert_eq!(shares.len(), 20_000);
+        burst.into_iter().for_each(|share| shares.forget(&share));
         assert!(shares.shards.iter().all(|clients| clients.lock().unwrap().shares.capacity() <= SWEEP_MIN * 4));
     }
 
@@ -243,9 +251,9 @@ mod tests {
         for n in 0..100_000_u32 {
             let share = shares.of(Ipv4Addr::from_bits(0x0a00_0000 + n).into());
             assert!(share.pace().request().is_ok());
-            shares.forget(share);
+            shares.forget(&share);
         }
-        assert!(held(&shares) <= SHARDS * SWEEP_MIN * 2, "{}", held(&shares));
+        assert!(shares.len() <= SHARDS * SWEEP_MIN * 2, "{}", shares.len());
         assert!(Arc::ptr_eq(&kept, &shares.of(ip("192.0.2.1"))));
     }
 
@@ -255,7 +263,8 @@ mod tests {
         let shares = Shares::new(&rates);
         let share = shares.of(ip("192.0.2.1"));
         assert!(share.pace().request().is_ok());
-        shares.forget(share);
+        shares.forget(&share);
+        drop(share);
         assert!(shares.of(ip("192.0.2.1")).pace().request().is_err());
         assert!(shares.of(ip("192.0.2.2")).pace().request().is_ok(), "clients do not pay for each other");
     }
@@ -273,12 +282,15 @@ mod tests {
                             share.tunnels.give_back();
                             all.give_back();
                         }
-                        shares.forget(share);
+                        shares.forget(&share);
                     }
                 });
             }
         });
         assert_eq!(all.get(), 0);
-        assert_eq!(held(&shares), 0);
+        let last = shares.of(ip("192.0.2.1")); // two that let go at once may both have seen the other
+        assert_eq!(last.tunnels.get(), 0);
+        shares.forget(&last);
+        assert!(shares.is_empty());
     }
 }
