@@ -67,11 +67,9 @@ impl Count {
     /// Counts one in; whoever took it gives it back once. False at `max`: nothing is counted then.
     #[must_use]
     pub fn take(&self, max: usize) -> bool {
-        let taken = self.0.fetch_add(1, Ordering::Relaxed) < max;
-        if !taken {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-        }
-        taken
+        // Never beyond, not even for a moment: somebody who looks would see it, and somebody who gives back leave room for nobody.
+        let more = |taken| (taken < max).then_some(taken + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Counts one out; true if it was the last.

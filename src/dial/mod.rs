@@ -17,7 +17,6 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -32,7 +31,7 @@ use self::pool::Pool;
 use self::resolve::Resolver;
 use self::tcp::{Pacing, RaceError};
 use crate::account::hosts::{ClusterHosts, Connection};
-use crate::account::metrics;
+use crate::account::{Count, metrics};
 use crate::flow::{DialTrace, Host, Limit, Name, Target};
 use crate::http1::HeadLimits;
 use crate::route::cluster::{Authorization, Endpoint, EndpointAddress, Sni};
@@ -111,7 +110,7 @@ pub struct Dialer {
     own: ArcSwap<OwnListeners>,
     endpoints: Endpoints,
     pool: Pool,
-    pending: AtomicUsize,
+    pending: Count,
 }
 
 /// An upstream that is ready for the client's first byte.
@@ -176,7 +175,7 @@ impl Dialer {
             settings: ArcSwap::from_pointee(settings),
             own: ArcSwap::default(),
             endpoints: Endpoints::default(),
-            pending: AtomicUsize::new(0),
+            pending: Count::default(),
         })
     }
 
@@ -210,7 +209,7 @@ impl Dialer {
 
     /// Dials under way.
     pub fn pending(&self) -> usize {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.get()
     }
 
     /// Questions sent to DNS servers since the resolver's settings last changed.
@@ -589,12 +588,12 @@ impl Dialer {
 
     fn enter(&self) -> Result<Pending<'_>, DialError> {
         let max = self.settings.load().pending_dials;
-        metrics::dial_began();
-        let pending = Pending(&self.pending);
-        if self.pending.fetch_add(1, Ordering::Relaxed) >= max {
+        if !self.pending.take(max) {
             metrics::limit_reached(Limit::PendingDials);
             return Err(DialError::Overloaded { what: "pending dials", max });
         }
+        metrics::dial_began();
+        let pending = Pending(&self.pending);
         if Shortage::is_now() {
             // A socket would be refused anyhow, and those of DNS would be taken from the operator's.
             return Err(DialError::Connect { peer: "an upstream".into(), source: descriptors::exhausted() });
@@ -760,11 +759,11 @@ fn no_endpoint(cluster: &Cluster) -> DialError {
 
 /// One dial under way, counted until it is done or dropped.
 #[derive(Debug)]
-struct Pending<'a>(&'a AtomicUsize);
+struct Pending<'a>(&'a Count);
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         metrics::dial_ended();
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.give_back();
     }
 }

@@ -98,6 +98,9 @@ pub(crate) fn read_head(stream: &mut impl Read) -> Option<String> {
             Ok(1) => head.push(byte[0]),
             _ => return None,
         }
+        if head == b"\r\n" {
+            head.clear(); // empty lines before a request are none of it (RFC 9112 §2.2)
+        }
     }
     String::from_utf8(head).ok()
 }
