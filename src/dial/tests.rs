@@ -1,11 +1,14 @@
 //! Dialling over real sockets: straight, by name, through parents, over TLS.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::testing::*;
 use super::*;
 use crate::flow::{ErrorType, Origin};
 use crate::route::cluster::{Authorization, Balancing};
+use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::route::{Discovery, Origination};
 use crate::tls::testing::{Authority, Leaf, Server};
 use crate::tls::{ClientTls, ClientTlsSpec};
 

@@ -1,30 +1,30 @@
 //! What to connect to: clusters of service ports, of subsets, and of parent proxies.
 
+mod discovery;
+mod origination;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
-use super::credentials::{Credentials, Missing, Peer};
+use self::discovery::{discovery, opened, parent_discovery};
+use self::origination::{parent_origination, warn_of_double_tls};
+use super::credentials::{Credentials, Missing};
 use super::notes::Notes;
 use super::rules::{Rule, Rules};
 use super::services::{Declared, Registry};
 use crate::account::Traffic;
 use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
-use crate::config::kinds::destination_rule::{Balancer, Settings as PortSettings, Subset, Tls, TlsMode};
-use crate::config::kinds::service_entry::{self, Resolution, ServiceEntry};
+use crate::config::kinds::destination_rule::{Balancer, Subset};
+use crate::config::kinds::service_entry::ServiceEntry;
 use crate::config::kinds::sidecar::Sidecar;
 use crate::config::resource::Resource;
 use crate::config::settings::Settings;
-use crate::config::source::{Span, Spanned};
-use crate::flow::{Host, Name, Origin};
-use crate::route::cluster::{Authorization, Balancing, Endpoint, EndpointAddress, Hop, Origination, Sni};
+use crate::config::source::Span;
+use crate::flow::Origin;
+use crate::route::cluster::{Authorization, Balancing, Hop};
 use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via};
-use crate::tls::ClientTls;
-use crate::tls::x509::Shown;
 
 /// Makes the clusters that one namespace sees.
 #[derive(Debug)]
@@ -105,7 +105,9 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             Some((resource, policy)) => {
                 (resource.origin(policy.span), Some(resource), policy.value.egress_proxy.as_ref())
             }
-            None => (super::policy_origin(self.settings), None, self.settings.mesh.egress_proxy.as_ref()),
+            None => {
+                (crate::config::compile::policy_origin(self.settings), None, self.settings.mesh.egress_proxy.as_ref())
+            }
         };
         let plain = Cluster {
             traffic: Traffic::new(PASSTHROUGH_CLUSTER.into(), origin.resource.clone()),
@@ -281,49 +283,6 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         }
     }
 
-    fn origination(
-        &mut self,
-        declared: &Declared<'_, '_>,
-        rule: Option<&Rule<'_, '_>>,
-        subset: Option<&Subset>,
-        settings: &PortSettings,
-        notes: &mut Notes<'_>,
-    ) -> Option<Origination> {
-        let tls = settings.tls.as_ref()?;
-        let mode = match tls.value.mode {
-            TlsMode::Disable => return None,
-            TlsMode::Simple => "SIMPLE",
-            TlsMode::Mutual => "MUTUAL",
-            TlsMode::IstioMutual => "ISTIO_MUTUAL",
-        };
-        let rule = rule?;
-        // Where the subset has settings, they stand in its own resource.
-        let resource = match subset.and_then(|subset| rule.subset(&subset.name.value)) {
-            Some((of, subset)) if is_from_subset(tls, subset) => of.resource,
-            _ => rule.resource(),
-        };
-        let subset_name = subset.map(|subset| &*subset.name.value);
-        let peer = Peer {
-            names: &declared.entry.subject_alt_names,
-            namespace: self.namespace,
-            trust_domain: &self.settings.mesh.trust_domain,
-            protocol: declared.protocol,
-        };
-        let client = self.credentials.client(&tls.value, &peer);
-        let client = client.map_err(|missing| {
-            let span = missing_span(&tls.value, tls.span);
-            report_missing(resource, span, missing, "TLS", notes)
-        });
-        if let Ok(client) = &client
-            && let Some(problem) = expiry(client)
-        {
-            notes.once(resource, Code::CertificateNotValid, missing_span(&tls.value, tls.span), problem);
-        }
-        let of_mesh = || (tls.value.mode == TlsMode::IstioMutual).then(|| mesh_sni(declared, subset_name)).flatten();
-        let sni = tls.value.sni.clone().or_else(of_mesh).map_or(Sni::Asked, Sni::Fixed);
-        Some(Origination { mode, sni, client, origin: resource.origin(tls.span) })
-    }
-
     /// A cluster that fails every flow, for the reason given.
     pub(super) fn nowhere(&self, host: &str, port: u16, sentence: &str) -> Arc<Cluster> {
         let place = Place { host: host.into(), port, subset: None, is_tcp: false };
@@ -355,7 +314,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     }
 
     pub(super) fn consistency(&self, entry: &ServiceEntry<'_>) -> Option<Arc<crate::route::consistency::Policy>> {
-        super::consistency::of_entry(entry, self.settings)
+        crate::config::compile::consistency::of_entry(entry, self.settings)
     }
 
     pub(super) fn registry(&self) -> &'c Registry<'c, 'r> {
@@ -363,146 +322,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     }
 }
 
-fn warn_of_double_tls(declared: &Declared<'_, '_>, rule: &Rule<'_, '_>, notes: &mut Notes<'_>) {
-    let Some(tls) = rule.settings(None, declared.port.number).tls.filter(|tls| tls.value.mode != TlsMode::Disable)
-    else {
-        return;
-    };
-    let message = format!(
-        "tunnels to port {} of {} carry TLS of the client, which this rule would wrap into TLS again",
-        declared.port.number, declared.host
-    );
-    notes.once_with(rule.resource(), Code::DoubleTls, tls.span, message, |diagnostic| {
-        diagnostic.help("limit it to the plain port with portLevelSettings");
-    });
-}
-
 fn cluster_name(port: u16, subset: Option<&SharedText>, host: &str) -> Arc<str> {
     format!("outbound|{port}|{}|{host}", subset.map_or("", |subset| &*subset.value)).into()
-}
-
-/// Where addresses come from (CONTRACT "resolution on explicit listeners").
-fn discovery(
-    declared: &Declared<'_, '_>,
-    subset: Option<&Subset>,
-    balancer: Option<Balancer>,
-    sockets: &[impl AsRef<Path>],
-    notes: &mut Notes<'_>,
-) -> Discovery {
-    let (entry, port) = (declared.entry, declared.port);
-    let number = port.target_port.unwrap_or(port.number);
-    let is_asked = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns);
-    if is_asked || balancer == Some(Balancer::Asked) {
-        return Discovery::Asked { port: Some(number) };
-    }
-    let chosen = |endpoint: &&service_entry::Endpoint<'_>| {
-        subset.is_none_or(|subset| subset.labels.iter().all(|label| endpoint.labels.contains(label)))
-    };
-    let located = |endpoint: &service_entry::Endpoint<'_>| {
-        let at = locate(endpoint, entry.endpoint_port(endpoint, port)?, sockets, notes)?;
-        Some(Endpoint { at, weight: endpoint.weight })
-    };
-    let mut endpoints: Vec<Endpoint> = entry.endpoints.iter().filter(chosen).filter_map(located).collect();
-    endpoints.shrink_to_fit(); // they stay as long as the generation
-    if entry.resolution == Resolution::Static {
-        return Discovery::Static(endpoints);
-    }
-    if entry.endpoints.is_empty()
-        && entry.selector.is_none()
-        && subset.is_none_or(|subset| subset.labels.is_empty())
-        && let Ok(host) = Host::of_resource(&declared.host)
-    {
-        endpoints = vec![Endpoint { at: EndpointAddress::Host(host, number), weight: 1 }];
-    }
-    if endpoints.is_empty() {
-        return Discovery::Static(endpoints);
-    }
-    Discovery::Dns { endpoints, first_address_only: entry.resolution == Resolution::DnsRoundRobin }
-}
-
-fn locate(
-    endpoint: &service_entry::Endpoint<'_>,
-    port: u16,
-    sockets: &[impl AsRef<Path>],
-    notes: &mut Notes<'_>,
-) -> Option<EndpointAddress> {
-    match endpoint.address.as_ref()? {
-        service_entry::EndpointAddress::Host(host) => Some(EndpointAddress::Host(host.clone(), port)),
-        service_entry::EndpointAddress::Unix(path) => {
-            let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
-            if !climbs && sockets.iter().any(|folder| path.starts_with(folder)) {
-                return Some(EndpointAddress::Unix(path.clone()));
-            }
-            let message = format!("{} lies under none of the folders of `files.sockets`", path.display());
-            notes.once(endpoint.resource, Code::SocketNotAllowed, endpoint.span, message);
-            None
-        }
-    }
-}
-
-/// What is dialled for a parent is the parent, whatever the client asked for: with NONE its address if it has one, else its name.
-fn parent_discovery(declared: &Declared<'_, '_>, discovery: Discovery) -> Discovery {
-    let Discovery::Asked { port } = discovery else { return discovery };
-    let port = port.unwrap_or(declared.port.number);
-    let single = declared.entry.addresses.iter().filter(|net| net.prefix_len() == net.max_prefix_len());
-    let endpoint = |host| Endpoint { at: EndpointAddress::Host(host, port), weight: 1 };
-    let endpoints: Vec<Endpoint> = single.map(|net| endpoint(Host::Ip(net.addr().to_canonical()))).collect();
-    if !endpoints.is_empty() {
-        return Discovery::Static(endpoints);
-    }
-    match Host::of_resource(&declared.host) {
-        Ok(host) => Discovery::Dns { endpoints: vec![endpoint(host)], first_address_only: false },
-        Err(_) => Discovery::Missing(format!("{} is no name of a parent proxy", declared.host).into()),
-    }
-}
-
-/// The name to send to a parent and to find in its certificate is the parent's own, not that of what the client asked for.
-fn parent_origination(declared: &Declared<'_, '_>, tls: Origination) -> Origination {
-    match (&tls.sni, Host::parse(declared.host.as_bytes())) {
-        (Sni::Asked, Ok(Host::Name(name))) => Origination { sni: Sni::Fixed(name), ..tls },
-        _ => tls,
-    }
-}
-
-/// What the resource spells out: endpoints, `addresses` with NONE, and what its annotation opens (DESIGN 4.6).
-fn opened(entry: &ServiceEntry<'_>) -> IpSet {
-    let endpoints = entry.endpoints.iter().filter_map(|endpoint| match endpoint.address {
-        Some(service_entry::EndpointAddress::Host(Host::Ip(ip))) => Some(ip.into()),
-        _ => None,
-    });
-    let addresses = entry.addresses.iter().map(|net| net.value).filter(|_| entry.resolution == Resolution::None);
-    endpoints.chain(addresses).chain(entry.annotations.allow_addresses.iter().copied()).collect()
-}
-
-fn is_from_subset(tls: &Spanned<Tls>, subset: &Subset) -> bool {
-    let settings = subset.policy.ports.iter().map(|(_, settings)| settings).chain([&subset.policy.settings]);
-    settings.filter_map(|settings| settings.tls.as_ref()).any(|own| own.span == tls.span)
-}
-
-/// The name that Istio's own proxies ask for inside the mesh (ISTIO 7); a wildcard has none.
-fn mesh_sni(declared: &Declared<'_, '_>, subset: Option<&str>) -> Option<Name> {
-    let name = format!("outbound_.{}_.{}_.{}", declared.port.number, subset.unwrap_or_default(), declared.host);
-    Name::parse(name.as_bytes()).ok()
-}
-
-/// What is wrong with the dates of a client's certificates. They are used all the same, as in Istio: clocks may differ.
-fn expiry(client: &ClientTls) -> Option<String> {
-    let files = client.files();
-    let of = |path: &Option<Arc<str>>, shown: &[Shown]| {
-        let now = Timestamp::now().as_second();
-        let problem = shown.iter().find_map(|shown| shown.validity.problem(now))?;
-        Some(format!("{}: the certificate {problem}", path.as_deref().unwrap_or("the client certificate")))
-    };
-    of(&files.chain, client.chain()).or_else(|| of(&files.ca, client.authorities()))
-}
-
-fn missing_span(tls: &Tls, whole: Span) -> Span {
-    let client = tls.client.as_ref().map(|(certificate, _)| certificate);
-    [tls.credential.as_ref(), tls.ca.as_ref(), tls.crl.as_ref(), client]
-        .into_iter()
-        .flatten()
-        .next()
-        .map_or(whole, |text| text.span)
 }
 
 fn report_missing(resource: &Resource, span: Span, missing: Missing, what: &str, notes: &mut Notes<'_>) -> Arc<str> {

@@ -1,21 +1,32 @@
 //! DestinationRule as written: how a service is connected to (ISTIO 6 to 8).
 
+mod connection_pool;
+mod load_balancer;
+mod outlier_detection;
+mod tls;
+
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label, read_duration};
+use self::connection_pool::read_pool;
+use self::load_balancer::read_balancer;
+use self::outlier_detection::check_outlier_detection;
+use self::tls::read_tls;
+use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label};
 use super::selector::Selector;
 use super::service_entry::{PROXY_HTTP, PROXY_HTTP_FORMS};
 use super::{ExportTo, SharedText, check_annotations, choice_annotation};
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::read::Fields;
 use crate::config::resource::Resource;
-use crate::config::source::{Span, Spanned};
+use crate::config::source::Spanned;
 use crate::config::yaml::{Node, Value};
-use crate::flow::{Host, Name, Target, Workload};
-use crate::route::cluster::Balancing;
+use crate::flow::{Host, Target, Workload};
 use crate::route::hosts::resolve_short_name;
+
+pub use self::connection_pool::Pool;
+pub use self::load_balancer::Balancer;
+pub use self::tls::{Tls, TlsMode};
 
 /// A DestinationRule that passed its own rules, or of which the wrong parts were left out and reported.
 #[derive(Debug)]
@@ -69,57 +80,6 @@ pub struct Settings {
     pub pool: Option<Pool>,
     /// `loadBalancer.simple`.
     pub balancer: Option<Balancer>,
-}
-
-/// `connectionPool`, as far as it is carried out.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Pool {
-    /// `tcp.connectTimeout`.
-    pub connect_timeout: Option<Duration>,
-    /// `tcp.idleTimeout`.
-    pub idle_timeout: Option<Duration>,
-    /// `http.maxRequestsPerConnection`; 0: no limit.
-    pub requests_per_connection_max: u32,
-}
-
-/// `loadBalancer.simple`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balancer {
-    /// Among the endpoints.
-    Endpoints(Balancing),
-    /// PASSTHROUGH: what the client asked for is dialled.
-    Asked,
-}
-
-/// `tls`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The mode.
-    pub mode: TlsMode,
-    /// `caCertificates`; `None`: the system's.
-    pub ca: Option<SharedText>,
-    /// `caCrl`: revocation lists.
-    pub crl: Option<SharedText>,
-    /// `clientCertificate` and `privateKey`.
-    pub client: Option<(SharedText, SharedText)>,
-    /// `credentialName`.
-    pub credential: Option<SharedText>,
-    /// `sni`.
-    pub sni: Option<Name>,
-    /// `subjectAltNames`.
-    pub subject_alt_names: Vec<String>,
-    /// `insecureSkipVerify`.
-    pub insecure_skip_verify: bool,
-}
-
-/// `tls.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // Istio's own names
-pub enum TlsMode {
-    Disable,
-    Simple,
-    Mutual,
-    IstioMutual,
 }
 
 /// Where credentials for a parent proxy are.
@@ -186,7 +146,7 @@ fn read_host(fields: &mut Fields<'_>, resource: &Resource, domain: &str, cx: &mu
 }
 
 /// Short names are completed with the namespace of the resource they stand in.
-pub(super) fn whole_host(text: &str, resource: &Resource, domain: &str) -> Arc<str> {
+pub(in crate::config::kinds) fn whole_host(text: &str, resource: &Resource, domain: &str) -> Arc<str> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     resolve_short_name(&host, &resource.metadata.namespace, domain).into()
 }
@@ -267,191 +227,6 @@ fn read_settings(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Settings {
         check_outlier_detection(node, cx);
     }
     Settings { tls, pool, balancer }
-}
-
-fn read_pool(node: &Node, cx: &mut Context<'_>) -> Option<Pool> {
-    let mut fields = Fields::of(node, cx)?;
-    if is_empty(node) {
-        cx.report(Code::EmptyPolicy, node.span, "`connectionPool` needs `tcp` or `http`");
-    }
-    let mut pool = Pool::default();
-    if let Some(mut tcp) = fields.fields("tcp", cx) {
-        pool.connect_timeout = tcp.get("connectTimeout").and_then(|node| read_duration(node, cx));
-        pool.idle_timeout = tcp.get("idleTimeout").and_then(|node| read_duration(node, cx));
-        ignored_counts(&mut tcp, &["maxConnections"], cx);
-        if let Some(node) = tcp.get("maxConnectionDuration") {
-            read_duration(node, cx);
-            tcp.ignored("maxConnectionDuration", "limits.tunnelLifetime bounds tunnels", cx);
-        }
-        tcp.ignored("tcpKeepalive", "keepalive is set for every upstream", cx);
-        tcp.finish(cx);
-    }
-    if let Some(mut http) = fields.fields("http", cx) {
-        let requests = http.whole("maxRequestsPerConnection", 0..=COUNT_MAX, cx);
-        pool.requests_per_connection_max = requests.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-        let counts = ["http1MaxPendingRequests", "http2MaxRequests", "maxRetries", "maxConcurrentStreams"];
-        ignored_counts(&mut http, &counts, cx);
-        read_pool_http2(&mut http, cx);
-        if let Some(node) = http.get("idleTimeout") {
-            read_duration(node, cx);
-            http.ignored("idleTimeout", "idle connections are kept as long as limits.idlePool has room", cx);
-        }
-        http.finish(cx);
-    }
-    fields.finish(cx);
-    Some(pool)
-}
-
-fn read_pool_http2(http: &mut Fields<'_>, cx: &mut Context<'_>) {
-    let upgrade = http.one_of("h2UpgradePolicy", UPGRADES, cx).unwrap_or(false);
-    if let Some(node) = http.get("useClientProtocol") {
-        if upgrade && node.boolean(cx) == Some(true) {
-            let message = "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other";
-            cx.report(Code::BadValue, node.span, message);
-        }
-        http.ignored("useClientProtocol", "HTTP/1.1 is spoken to upstreams", cx);
-    }
-    if upgrade {
-        http.ignored("h2UpgradePolicy", "HTTP/1.1 is spoken to upstreams", cx);
-    }
-    if let Some(mut keepalive) = http.fields("http2KeepAlive", cx) {
-        for name in ["interval", "timeout"] {
-            keepalive.required(name, cx).and_then(|node| read_duration(node, cx));
-        }
-        keepalive.finish(cx);
-        http.ignored("http2KeepAlive", "HTTP/1.1 is spoken to upstreams", cx);
-    }
-}
-
-fn ignored_counts(fields: &mut Fields<'_>, names: &[&'static str], cx: &mut Context<'_>) {
-    for name in names {
-        if fields.whole(name, 0..=COUNT_MAX, cx).is_some() {
-            fields.ignored(name, "circuit breakers are not carried out yet; `limits` bounds the whole process", cx);
-        }
-    }
-}
-
-fn read_balancer(node: &Node, cx: &mut Context<'_>) -> Option<Balancer> {
-    let mut fields = Fields::of(node, cx)?;
-    let simple = fields.one_of("simple", BALANCERS, cx);
-    for (name, why) in [
-        ("consistentHash", "LEAST_REQUEST is used"),
-        ("localityLbSetting", "endpoints are taken wherever they are"),
-        ("zoneAwareLbSetting", "endpoints are taken wherever they are"),
-        ("warmup", "new endpoints get their full share at once"),
-        ("warmupDurationSecs", "new endpoints get their full share at once"),
-    ] {
-        fields.ignored(name, why, cx);
-    }
-    fields.finish(cx);
-    simple
-}
-
-fn check_outlier_detection(node: &Node, cx: &mut Context<'_>) {
-    let Some(mut fields) = Fields::of(node, cx) else { return };
-    for name in ["interval", "baseEjectionTime"] {
-        fields.get(name).and_then(|node| read_duration(node, cx));
-    }
-    for name in ["maxEjectionPercent", "minHealthPercent"] {
-        fields.whole(name, 0..=100, cx);
-    }
-    for name in
-        ["consecutiveErrors", "consecutive5xxErrors", "consecutiveGatewayErrors", "consecutiveLocalOriginFailures"]
-    {
-        fields.whole(name, 0..=COUNT_MAX, cx);
-    }
-    fields.boolean("splitExternalLocalOriginErrors", cx);
-    fields.finish(cx);
-    cx.report(Code::Ignored, node.span, "outlierDetection is not carried out yet: failing endpoints stay in use");
-}
-
-fn read_tls(node: &Node, cx: &mut Context<'_>) -> Option<Tls> {
-    let mut fields = Fields::of(node, cx)?;
-    let mode = match fields.get("mode") {
-        Some(mode) => mode.one_of(TLS_MODES, cx),
-        None => Some(TlsMode::Disable),
-    };
-    let text = |fields: &mut Fields<'_>, name, cx: &mut Context<'_>| {
-        fields.text(name, cx).filter(|text| !text.value.is_empty()).map(|text| text.map(Arc::<str>::from))
-    };
-    let certificate = text(&mut fields, "clientCertificate", cx);
-    let key = text(&mut fields, "privateKey", cx);
-    let ca = text(&mut fields, "caCertificates", cx);
-    let crl = text(&mut fields, "caCrl", cx);
-    let credential = text(&mut fields, "credentialName", cx);
-    let sni = fields.get("sni").filter(|node| node.scalar() != Some("")).and_then(|node| read_sni(node, cx));
-    let sans = fields.list("subjectAltNames", cx).iter().filter_map(|item| item.text(cx));
-    let subject_alt_names: Vec<String> = sans.map(|text| text.value.to_owned()).collect();
-    let skip = fields.get("insecureSkipVerify").and_then(|node| Some((node.boolean(cx)?, node.span)));
-    fields.finish(cx);
-    let mode = mode?;
-    let files = TlsFiles { certificate, key, ca, crl, credential };
-    files.check(mode, node.span, cx);
-    if let Some((true, span)) = skip {
-        let has_names = !subject_alt_names.is_empty();
-        if files.ca.is_some()
-            || files.crl.is_some()
-            || has_names
-            || (mode == TlsMode::Simple && files.credential.is_some())
-        {
-            let message = "`insecureSkipVerify` verifies nothing, so there must be nothing to verify against";
-            cx.report(Code::SkipVerifyContradicts, span, message);
-        }
-    }
-    let TlsFiles { certificate, key, ca, crl, credential } = files;
-    Some(Tls {
-        mode,
-        ca: ca.filter(|ca| &*ca.value != "system"),
-        crl,
-        client: certificate.zip(key).filter(|_| mode == TlsMode::Mutual),
-        credential,
-        sni,
-        subject_alt_names,
-        insecure_skip_verify: matches!(skip, Some((true, _))),
-    })
-}
-
-/// References to key material in one `tls`.
-struct TlsFiles {
-    certificate: Option<SharedText>,
-    key: Option<SharedText>,
-    ca: Option<SharedText>,
-    crl: Option<SharedText>,
-    credential: Option<SharedText>,
-}
-
-impl TlsFiles {
-    fn check(&self, mode: TlsMode, span: Span, cx: &mut Context<'_>) {
-        let files = [&self.certificate, &self.key, &self.ca, &self.crl];
-        if let Some(file) = files.into_iter().flatten().next().filter(|_| self.credential.is_some()) {
-            cx.report(Code::CredentialAndFiles, file.span, "`credentialName` and files exclude each other");
-            return;
-        }
-        match mode {
-            TlsMode::Mutual if self.credential.is_none() && (self.certificate.is_none() || self.key.is_none()) => {
-                let missing = if self.certificate.is_none() { "clientCertificate" } else { "privateKey" };
-                cx.report(Code::MutualNeedsCertificate, span, format!("mode MUTUAL needs `{missing}`"));
-            }
-            TlsMode::Simple => {
-                if let Some(file) = self.certificate.as_ref().or(self.key.as_ref()) {
-                    let report =
-                        cx.report(Code::TlsFieldWithoutUse, file.span, "mode SIMPLE presents no client certificate");
-                    report.help("mode MUTUAL does");
-                }
-            }
-            TlsMode::IstioMutual => {
-                if let Some(file) = files.into_iter().flatten().chain(&self.credential).next() {
-                    let message = "mode ISTIO_MUTUAL presents the certificate of the mesh: others have no use";
-                    cx.report(Code::TlsFieldWithoutUse, file.span, message).help("mode MUTUAL takes them");
-                }
-            }
-            TlsMode::Mutual | TlsMode::Disable => {}
-        }
-    }
-}
-
-fn read_sni(node: &Node, cx: &mut Context<'_>) -> Option<Name> {
-    node.parsed(|text| Name::parse(text.as_bytes()), cx).map(|name| name.value)
 }
 
 fn read_tunnel(node: &Node, cx: &mut Context<'_>) -> Option<Spanned<Target>> {
@@ -543,19 +318,3 @@ impl Policy {
 const PROXY_AUTHORIZATION: &str = "egret.dev/proxy-authorization";
 const KNOWN_ANNOTATIONS: &[&str] = &[PROXY_AUTHORIZATION, PROXY_HTTP];
 const COUNT_MAX: u64 = i32::MAX as u64; // int32 in Istio's API
-
-const TLS_MODES: &[(&str, TlsMode)] = &[
-    ("DISABLE", TlsMode::Disable),
-    ("SIMPLE", TlsMode::Simple),
-    ("MUTUAL", TlsMode::Mutual),
-    ("ISTIO_MUTUAL", TlsMode::IstioMutual),
-];
-const UPGRADES: &[(&str, bool)] = &[("DEFAULT", false), ("DO_NOT_UPGRADE", false), ("UPGRADE", true)];
-const BALANCERS: &[(&str, Balancer)] = &[
-    ("UNSPECIFIED", Balancer::Endpoints(Balancing::LeastRequest)),
-    ("LEAST_REQUEST", Balancer::Endpoints(Balancing::LeastRequest)),
-    ("LEAST_CONN", Balancer::Endpoints(Balancing::LeastRequest)),
-    ("ROUND_ROBIN", Balancer::Endpoints(Balancing::RoundRobin)),
-    ("RANDOM", Balancer::Endpoints(Balancing::Random)),
-    ("PASSTHROUGH", Balancer::Asked),
-];
