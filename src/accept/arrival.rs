@@ -169,8 +169,11 @@ impl Arrival {
             Ok(Ok((stream, session))) => {
                 metrics::handshake(Handshake::Completed);
                 self.stream = Some(stream);
-                let name = session.certificate.as_ref().map(|certificate| certificate.name.clone());
-                self.source.identity = name.map(Identity::Certificate).map(Box::new);
+                if let Some(certificate) = &session.certificate {
+                    let identity = Identity::Certificate(certificate.name.clone());
+                    self.source.workload = self.settings.workloads.of(&identity);
+                    self.source.identity = Some(Box::new(identity));
+                }
                 self.source.transport = Transport::Tls(Arc::new(session));
                 Ok(())
             }

@@ -3,6 +3,7 @@
 pub mod admission;
 mod arrival;
 pub mod basic;
+pub mod certified;
 pub mod forward;
 pub mod passed;
 pub mod proxy_protocol;
@@ -19,7 +20,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::metrics;
-use crate::flow::{ErrorType, Failure, Limit, ListenAddress, ListenerKind, ListenerName, Source, Transport, Workload};
+use crate::flow::{ErrorType, Failure, Limit, ListenAddress, ListenerKind, ListenerName, Source, Transport};
 use crate::route::IpSet;
 use crate::stream::{Stream, descriptors};
 use crate::tls::server::ServerTls;
@@ -27,6 +28,7 @@ use crate::tunnel::{Proxy, closing};
 
 use admission::{Admitted, Connections};
 use basic::Basic;
+use certified::Workloads;
 use socket::ListeningSocket;
 
 /// A bound listener.
@@ -41,8 +43,8 @@ pub struct Listener {
 pub struct ListenerSettings {
     /// `name` and `protocol`.
     pub name: Arc<ListenerName>,
-    /// Who it acts for.
-    pub workload: Arc<Workload>,
+    /// Who it acts for, and who its clients do that show certificates.
+    pub workloads: Workloads,
     /// `clients.from`; `None`: from everywhere.
     pub clients: Option<IpSet>,
     /// `clients.basic`.
@@ -168,7 +170,7 @@ impl Listener {
             local,
             transport,
             listener: settings.name.clone(),
-            workload: settings.workload.clone(),
+            workload: settings.workloads.own().clone(),
             identity: None,
         };
         let arrives = settings.tls.is_some() || settings.proxy_protocol.is_some();

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::listeners::Wanted;
 use crate::accept::ListenerSettings;
 use crate::accept::basic::{Basic, Htpasswd};
+use crate::accept::certified::Workloads;
 use crate::config::material;
 use crate::config::settings::{self, ClientCertificate, Listener, Protocol, Settings};
 use crate::config::source::Spanned;
@@ -33,7 +34,7 @@ pub(super) fn listener(
     let name = ListenerName { name: listener.name.value.to_string(), kind };
     let compiled = ListenerSettings {
         name: Arc::new(name),
-        workload: settings.workload_of(listener),
+        workloads: Workloads::new(settings.workload_of(listener)),
         clients: listener.admitted().map(IpSet::from_iter),
         basic: listener.clients.basic.as_ref().and_then(|basic| credentials(basic, settings, diagnostics)),
         tls: listener.tls.as_ref().and_then(|tls| server(tls, before, settings, diagnostics)),

@@ -168,7 +168,24 @@ impl Workload {
     pub fn has_same_rules(&self, other: &Self) -> bool {
         self.namespace == other.namespace && self.labels == other.labels
     }
+
+    /// This workload with the namespace and account that a certificate of the form `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT` names;
+    /// `None` for all other names.
+    pub fn certified(&self, name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix(SPIFFE)?.split('/');
+        let (domain, ns, namespace) = (parts.next()?, parts.next()?, parts.next()?);
+        let (sa, account) = (parts.next()?, parts.next()?);
+        let is_whole = [domain, namespace, account].iter().all(|part| !part.is_empty()) && parts.next().is_none();
+        (is_whole && (ns, sa) == ("ns", "sa")).then(|| Self {
+            namespace: namespace.into(),
+            service_account: account.into(),
+            labels: self.labels.clone(),
+        })
+    }
 }
+
+/// Before the trust domain of an identity.
+pub const SPIFFE: &str = "spiffe://";
 
 impl Default for Workload {
     fn default() -> Self {

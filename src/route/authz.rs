@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::addresses::IpSet;
 use super::http::Subject;
 use super::http::matching::Pattern;
-use crate::flow::{Ask, Flow, Host, Identity, Origin, Transport};
+use crate::flow::{Ask, Flow, Host, Identity, Origin, SPIFFE, Transport};
 
 /// One policy.
 #[derive(Debug)]
@@ -170,29 +170,11 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// Namespace and account: a client certificate replaces those of the listener's workload (CONTRACT).
-    fn account(&self) -> (&str, &str) {
-        let workload = &self.flow.source.workload;
-        let certified = match self.flow.source.identity.as_deref() {
-            Some(Identity::Certificate(name)) => spiffe_account(name),
-            _ => None,
-        };
-        certified.unwrap_or((&workload.namespace, &workload.service_account))
-    }
-
     fn authority(&self) -> &str {
         self.authority.get_or_init(|| self.flow.target.to_string())
     }
 }
 
-/// `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
-fn spiffe_account(name: &str) -> Option<(&str, &str)> {
-    let (_, path) = name.strip_prefix(SPIFFE)?.split_once("/ns/")?;
-    path.split_once("/sa/")
-}
-
-/// Before the trust domain of an identity; policies leave it out.
-pub const SPIFFE: &str = "spiffe://";
 const CONNECT: &str = "CONNECT";
 
 /// Judges a flow by the policies that apply to it.
@@ -284,11 +266,12 @@ impl Condition {
     }
 
     fn fits(&self, asked: &Asked<'_>) -> Fit {
-        let (flow, account) = (asked.flow, || asked.account());
+        let flow = asked.flow;
+        let workload = &flow.source.workload;
         match &self.attribute {
             Attribute::Principal => self.text(asked.principal()),
-            Attribute::Namespace => self.text(account().0),
-            Attribute::ServiceAccount => self.text(&format!("{}/{}", account().0, account().1)),
+            Attribute::Namespace => self.text(&workload.namespace),
+            Attribute::ServiceAccount => self.text(&format!("{}/{}", workload.namespace, workload.service_account)),
             Attribute::ClientIp => match flow.source.transport {
                 Transport::Unix(_) => Fit::No,
                 _ => self.address(flow.source.peer.ip()),
@@ -526,11 +509,15 @@ mod tests {
         assert_eq!(ask(&source, Attribute::Principal, "alice"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Principal, "td.test*"), Fit::No);
         assert_eq!(ask(&source, Attribute::Namespace, "sleep"), Fit::Yes);
-        source.identity = Some(Box::new(Identity::Certificate("spiffe://other/ns/curl/sa/robot".into())));
+        let robot = "spiffe://other/ns/curl/sa/robot";
+        source.identity = Some(Box::new(Identity::Certificate(robot.into())));
+        let of_listener = source.workload.clone();
+        source.workload = Arc::new(of_listener.certified(robot).unwrap());
         assert_eq!(ask(&source, Attribute::Principal, "other/ns/curl/sa/robot"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Namespace, "curl"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::ServiceAccount, "curl/robot"), Fit::Yes);
         source.identity = Some(Box::new(Identity::Certificate("build.example".into())));
+        source.workload = of_listener;
         assert_eq!(ask(&source, Attribute::Principal, "build.example"), Fit::Yes);
         assert_eq!(ask(&source, Attribute::Namespace, "sleep"), Fit::Yes);
     }

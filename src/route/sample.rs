@@ -64,6 +64,7 @@ pub(crate) fn with_view(mode: Mode, view: View) -> Snapshot {
     Snapshot {
         generation: 1,
         views: [("default".into(), view)].into_iter().collect(),
+        elsewhere: None,
         selected: Vec::new(),
         outbound: Outbound { mode, origin: origin("", 3) },
         consistency: Arc::new(policy(consistency::Mode::Off)),

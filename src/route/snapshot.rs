@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use foldhash::HashMap;
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::authz::{self, Asked, Policies};
 use super::cluster::{Cluster, Origination, Sni};
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// What each namespace sees that a listener's workload lives in.
     pub views: HashMap<Arc<str>, View>,
+    /// What all other namespaces see, where clients name their own by certificate.
+    pub elsewhere: Option<Box<View>>,
     /// What single workloads see that a DestinationRule selects; mostly none.
     pub selected: Vec<(Arc<Workload>, View)>,
     /// What becomes of flows that no rule knows.
@@ -71,8 +74,8 @@ pub struct View {
     pub outbound: Option<Outbound>,
 }
 
-/// The declared ports of a host, in order of their number.
-pub type Ports = Vec<Arc<Service>>;
+/// The declared ports of a host, in order of their number; the only one of most hosts stands in place.
+pub type Ports = SmallVec<[Arc<Service>; 1]>;
 
 /// What the registry says of a host and a port.
 pub(super) enum Found<'a> {
@@ -125,7 +128,12 @@ impl Snapshot {
     pub(super) fn view(&self, flow: &Flow<'_>) -> Option<&View> {
         let workload = &flow.source.workload;
         let selected = self.selected.iter().find(|(other, _)| other.has_same_rules(workload));
-        selected.map(|(_, view)| view).or_else(|| self.views.get(&workload.namespace))
+        selected.map(|(_, view)| view).or_else(|| self.views.get(&workload.namespace)).or(self.elsewhere.as_deref())
+    }
+
+    /// All views.
+    pub(super) fn all_views(&self) -> impl Iterator<Item = &View> {
+        self.views.values().chain(self.elsewhere.as_deref()).chain(self.selected.iter().map(|(_, view)| view))
     }
 
     fn route_to(&self, service: &Service, flow: &Flow<'_>, draw: Draw) -> Result<Route, Refusal> {
@@ -299,17 +307,17 @@ impl View {
 
     /// Adds a port of a service under its host. The first to name a port of a host keeps it.
     pub fn add(&mut self, service: &Arc<Service>) -> bool {
-        insert(self.hosts.entry(&service.host, few), service)
+        insert(self.hosts.entry(&service.host, Ports::new), service)
     }
 
     /// Adds a port of a service under another name than its host's.
     pub fn add_under(&mut self, name: &Arc<str>, service: &Arc<Service>) -> bool {
-        insert(self.hosts.entry(name, few), service)
+        insert(self.hosts.entry(name, Ports::new), service)
     }
 
     /// Adds a port of a service under an address that names it.
     pub fn add_literal(&mut self, ip: IpAddr, service: &Arc<Service>) -> bool {
-        insert(self.literals.entry(ip.to_canonical()).or_insert_with(few), service)
+        insert(self.literals.entry(ip.to_canonical()).or_default(), service)
     }
 
     /// Adds a port of a service under a network.
@@ -319,7 +327,7 @@ impl View {
         if self.networks.get(at).is_none_or(|(other, _)| *other != length) {
             self.networks.insert(at, (length, HashMap::default()));
         }
-        insert(self.networks[at].1.entry(net.trunc()).or_insert_with(few), service)
+        insert(self.networks[at].1.entry(net.trunc()).or_default(), service)
     }
 
     /// Gives services the policies that protect them, however they are asked for.
@@ -381,11 +389,6 @@ impl View {
         }
         nearest
     }
-}
-
-/// Most hosts have one port; a vector that grows by itself begins with four.
-fn few() -> Ports {
-    Vec::with_capacity(1)
 }
 
 fn insert(ports: &mut Ports, service: &Arc<Service>) -> bool {

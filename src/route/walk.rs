@@ -11,7 +11,7 @@ impl Snapshot {
                 look(&hop.cluster);
             }
         };
-        for view in self.views.values().chain(self.selected.iter().map(|(_, view)| view)) {
+        for view in self.all_views() {
             with_parent(view.unknown());
             for service in view.services() {
                 with_parent(&service.cluster);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::consistency;
 use super::plan::Plan;
@@ -14,7 +15,7 @@ use super::stages::Trail;
 use super::suggest::suggestions;
 use crate::accept::ListenerSettings;
 use crate::dial::OwnListeners;
-use crate::flow::{ErrorType, Failure, Host, Identity, Name, Origin, Source, Target};
+use crate::flow::{ErrorType, Failure, Host, Identity, Name, Origin, Source, Target, Workload};
 use crate::route::weighed::Weighed;
 use crate::route::{Choice, Cluster, Nearest, Protocol, Refusal, Route, Service, Snapshot, Stage, TunnelKind};
 use crate::tls::server::ServerTls;
@@ -108,14 +109,29 @@ impl Asking<'_> {
         let who =
             identity.as_ref().map(|identity| format!(", as {}", printable(identity.as_str()))).unwrap_or_default();
         trail.pass(Stage::Listener, None, format!("{} may use listener {name}{who}", self.client));
-        Ok(Source {
+        Ok(self.source(identity))
+    }
+
+    fn source(&self, identity: Option<Identity>) -> Source {
+        Source {
             peer: SocketAddr::new(self.client, 0),
             local: self.own.proxies.first().copied().unwrap_or_else(|| SocketAddr::new(self.client, 0)),
             transport: crate::flow::Transport::Tcp,
             listener: self.listener.name.clone(),
-            workload: self.listener.workload.clone(),
+            workload: self.workload(),
             identity: identity.map(Box::new),
-        })
+        }
+    }
+
+    /// Who the client acts for.
+    fn workload(&self) -> Arc<Workload> {
+        let workloads = &self.listener.workloads;
+        let asks =
+            self.listener.basic.is_none() && self.listener.tls.as_ref().is_some_and(ServerTls::asks_certificates);
+        match self.user.filter(|_| asks) {
+            Some(user) => workloads.of(&Identity::Certificate(user.into())),
+            None => workloads.own().clone(),
+        }
     }
 
     /// The holder of a client certificate. Whether the client has it, only a handshake tells.
@@ -187,7 +203,7 @@ impl Asking<'_> {
             tunnel: plan.tunnel(),
             expansion: (self.expansion)(&route.origin).or_else(|| service.and_then(|s| (self.expansion)(&s.origin))),
             suggestions: problem.as_ref().map_or_else(Vec::new, |failure| {
-                suggestions(failure.error, Some(question), self.listener, self.client, service, None)
+                suggestions(failure.error, Some(question), &self.source(None), service, None)
             }),
             ..self.blank(question.target().to_string(), question.to_string(), problem, plan.status(), trail)
         }
@@ -217,8 +233,7 @@ impl Asking<'_> {
         }
         trail.refuse(refusal.stage, refusal.origin.as_ref().and_then(place), refusal.detail.to_string());
         let failure = Failure::new(refusal.error, refusal.detail.clone());
-        let suggestions =
-            suggestions(refusal.error, Some(question), self.listener, self.client, service, nearest.as_ref());
+        let suggestions = suggestions(refusal.error, Some(question), &self.source(None), service, nearest.as_ref());
         Explanation {
             service: service.map(|service| service.host.to_string()),
             cluster: refusal.cluster().map(str::to_owned),
@@ -231,7 +246,7 @@ impl Asking<'_> {
     fn refused(&self, text: &str, question: Option<&Question>, failure: Failure, trail: Trail) -> Explanation {
         let target = question.map_or_else(|| printable(text), |question| question.target().to_string());
         let asked = question.map_or_else(|| printable(text), Question::to_string);
-        let suggestions = suggestions(failure.error, question, self.listener, self.client, None, None);
+        let suggestions = suggestions(failure.error, question, &self.source(None), None, None);
         Explanation { suggestions, ..self.blank(target, asked, Some(failure), None, trail) }
     }
 
@@ -264,7 +279,7 @@ impl Asking<'_> {
             tls: None,
             via: Vec::new(),
             destinations: Vec::new(),
-            workload: WorkloadReport::of(&self.listener.workload),
+            workload: WorkloadReport::of(&self.workload()),
             generation: self.snapshot.generation(),
             tunnel: None,
             nearest: None,

@@ -37,7 +37,7 @@ use super::kinds::sidecar::Sidecar;
 use super::kinds::virtual_service::VirtualService;
 use super::kinds::workload_entry::WorkloadEntry;
 use super::resource::{Kind, Resource};
-use super::settings::{OutboundMode, Settings};
+use super::settings::{Listener, OutboundMode, Settings};
 use crate::flow::{Origin, Workload};
 use crate::route::snapshot::{Outbound, View};
 use crate::route::{AddressPolicy, Mode, Service, Snapshot};
@@ -77,14 +77,20 @@ pub fn compile(
     let mut credentials = Credentials::new(&settings.files.root, mesh, std::mem::take(&mut written.secrets));
     let policy = Arc::new(settings.addresses.policy());
     let mut views = foldhash::HashMap::default();
-    for namespace in namespaces(settings) {
+    for namespace in namespaces(settings, resources) {
         let client = Workload { namespace: namespace.clone(), ..Workload::default() };
         let mut seen = Seen { settings, written: &written, policy: &policy, client: &client };
         let view = seen.compile(&mut credentials, &mut notes);
         views.insert(namespace, view);
     }
+    // No namespace is called that: nothing is its own.
+    let nobody = Workload { namespace: "".into(), ..Workload::default() };
+    let elsewhere = asks_certificates(settings).then(|| {
+        let mut seen = Seen { settings, written: &written, policy: &policy, client: &nobody };
+        Box::new(seen.compile(&mut credentials, &mut notes))
+    });
     let mut selected: Vec<(Arc<Workload>, View)> = Vec::new();
-    for client in workloads(settings) {
+    for client in workloads(settings).chain(certified(settings, resources)) {
         let is_new = !selected.iter().any(|(other, _)| other.has_same_rules(&client));
         let root = &settings.mesh.root_namespace;
         if is_new && (written.is_selecting(&client) || written.policies.select(&client, root)) {
@@ -96,6 +102,7 @@ pub fn compile(
     let snapshot = Snapshot {
         generation,
         views,
+        elsewhere,
         selected,
         outbound: outbound(settings),
         consistency: Arc::new(consistency::of_settings(settings)),
@@ -258,8 +265,24 @@ fn outbound_of_sidecar(sidecar: &Sidecar<'_>) -> Option<Outbound> {
     Some(Outbound { mode: mode(policy.value.mode), origin: sidecar.resource.origin(policy.span) })
 }
 
-fn namespaces(settings: &Settings) -> BTreeSet<Arc<str>> {
-    workloads(settings).map(|workload| workload.namespace.clone()).collect()
+/// Those that clients may have: the listeners', and all that have resources where certificates say whose a client is.
+fn namespaces(settings: &Settings, resources: &[Resource]) -> BTreeSet<Arc<str>> {
+    let certified = resources.iter().filter(|_| asks_certificates(settings)).map(|of| of.metadata.namespace.clone());
+    workloads(settings).map(|workload| workload.namespace.clone()).chain(certified).collect()
+}
+
+/// What listeners that ask for certificates may act for.
+fn certified(settings: &Settings, resources: &[Resource]) -> impl Iterator<Item = Arc<Workload>> {
+    let asking = settings.listeners.iter().filter(|listener| listener.asks_certificates());
+    asking.flat_map(|listener| {
+        let own = settings.workload_of(listener);
+        let of = move |namespace| Arc::new(Workload { namespace, ..Workload::clone(&own) });
+        namespaces(settings, resources).into_iter().map(of)
+    })
+}
+
+fn asks_certificates(settings: &Settings) -> bool {
+    settings.listeners.iter().any(Listener::asks_certificates)
 }
 
 fn workloads(settings: &Settings) -> impl Iterator<Item = Arc<Workload>> {

@@ -11,8 +11,9 @@ use crate::config::read::Fields;
 use crate::config::resource::Resource;
 use crate::config::source::{Span, Spanned};
 use crate::config::yaml::Node;
+use crate::flow::SPIFFE;
 use crate::flow::Workload;
-use crate::route::authz::{Action, Attribute, Condition, Rule, SPIFFE, TextMatch, Values};
+use crate::route::authz::{Action, Attribute, Condition, Rule, TextMatch, Values};
 use crate::route::http::matching::Pattern;
 
 /// A policy that passed its own rules, or of which the wrong parts were reported.

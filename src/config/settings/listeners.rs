@@ -100,6 +100,11 @@ impl Listener {
         }
     }
 
+    /// True if clients may show certificates.
+    pub fn asks_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_certificate != ClientCertificate::None)
+    }
+
     /// True if nobody gets in without a client certificate.
     pub fn requires_certificates(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_certificate == ClientCertificate::Required)

@@ -112,6 +112,51 @@ fn a_tunnel_is_its_certificates() {
 }
 
 #[test]
+fn a_spiffe_certificate_says_whose_rules_count() {
+    let (folder, servers, clients) = (Folder::new(), Authority::new(), Authority::new());
+    servers.write(&folder, "ca.pem");
+    clients.write(&folder, "clients.pem");
+    servers.issue(&folder, "own", &["proxy.example", "127.0.0.1"]);
+    let origin = Origin::http(HELLO);
+    let port = origin.address.port();
+    let entry = |namespace: &str, host: &str, to: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: of-{namespace}, namespace: {namespace} }}\n\
+             spec: {{ hosts: [{host}], exportTo: [\"{to}\"], resolution: STATIC, \
+             ports: [{{ number: {port}, name: http, protocol: HTTP }}], endpoints: [{{ address: 127.0.0.1 }}] }}"
+        )
+    };
+    let rules = [entry("default", "default.test", "."), entry("web", "web.test", "."), entry("build", "all.test", "*")]
+        .join("\n---\n");
+    let listeners = "{ name: proxy, address: \"127.0.0.1:0\", \
+         tls: { certificate: own.pem, privateKey: own.key, clientCa: clients.pem, clientCertificate: optional } }";
+    let mesh = "outboundTrafficPolicy: { mode: REGISTRY_ONLY }";
+    let egret = Setup { listeners, mesh, rules: &rules, ..Setup::default() }.start(&folder);
+    let world = World { folder, egret, clients };
+    world.clients.issue_uri(&world.folder, "web", "spiffe://cluster.local/ns/web/sa/shop", &[]);
+    world.clients.issue_uri(&world.folder, "elsewhere", "spiffe://cluster.local/ns/nobody-wrote-here/sa/a", &[]);
+    world.clients.issue(&world.folder, "dns", &["a.example"]);
+    for (certificate, user, known) in [
+        (None, None, ["default.test", "all.test"]),
+        (Some("dns"), Some("a.example"), ["default.test", "all.test"]),
+        (Some("web"), Some("spiffe://cluster.local/ns/web/sa/shop"), ["web.test", "all.test"]),
+        (Some("elsewhere"), Some("spiffe://cluster.local/ns/nobody-wrote-here/sa/a"), ["all.test", "all.test"]),
+    ] {
+        for host in ["default.test", "web.test", "all.test"] {
+            let url = format!("http://{host}:{port}/");
+            let answer = curl(&world, certificate, &url).succeeded();
+            let is_known = known.contains(&host);
+            assert_eq!(answer == "hello", is_known, "{certificate:?} {host}: {answer}");
+            let settings = world.folder.settings();
+            let mut asked = vec!["explain", "-o", "json", "-c", settings.to_str().unwrap(), &url];
+            user.iter().for_each(|user| asked.extend(["--user", user]));
+            let explained: serde_json::Value = serde_json::from_slice(&crate::support::egret(&asked).stdout).unwrap();
+            assert_eq!(explained["decision"] == "allow", is_known, "{certificate:?} {host}: {explained}");
+        }
+    }
+}
+
+#[test]
 fn explain_asks_as_the_holder_of_a_certificate() {
     let world = world("required", "");
     let explain = |args: &[&str]| {
