@@ -178,6 +178,7 @@ fn describe(cluster: &Cluster) -> Value {
             "parent": describe_hop(hop),
             "cluster": hop.cluster.name,
             "asked_for": hop.target.as_ref().map(ToString::to_string),
+            "method": hop.method.as_str(),
             "absolute_form": hop.absolute_form,
             "authorization": hop.authorization.as_ref().map(|authorization| match &authorization.value {
                 Ok(_) => "redacted",

@@ -1,4 +1,4 @@
-//! CONNECT as a client, HTTP/1.1, to a parent proxy (RFC 9110 §9.3.6).
+//! Asks a parent proxy for a tunnel over HTTP/1.1: by CONNECT (RFC 9110 §9.3.6), or by a POST whose bodies are the tunnel.
 
 use std::sync::Arc;
 
@@ -8,14 +8,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::error::DialError;
 use crate::flow::Target;
 use crate::http1::{HeadLimits, ResponseHead, parse_response};
-use crate::route::Hop;
+use crate::route::{Hop, TunnelMethod};
 use crate::stream::Stream;
+use crate::stream::posted::Posted;
 
 /// What goes into the request besides the target.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking<'a> {
     /// The parent, for errors.
     pub(super) hop: &'a Arc<str>,
+    /// How it is asked.
+    pub(super) method: TunnelMethod,
     /// Our own name; `None`: no `Via` of ours.
     pub(super) via: Option<&'a str>,
     /// `Via` as the client sent it: a parent that leads back to us finds us in it.
@@ -47,11 +50,18 @@ pub(super) async fn connect(
         let head = next_head(&mut stream, &mut buf, target, asking).await?;
         match head.status() {
             100..200 => {}
-            // Content-Length and Transfer-Encoding mean nothing here: what follows is the tunnel (RFC 9110 §9.3.6).
-            200..300 => return Ok(stream.with_prefix(buf.freeze())),
+            200..300 => {
+                let body = head.body();
+                let stream = stream.with_prefix(buf.freeze());
+                return Ok(match asking.method {
+                    // Content-Length and Transfer-Encoding mean nothing here: what follows is the tunnel (RFC 9110 §9.3.6).
+                    TunnelMethod::Connect => stream,
+                    TunnelMethod::Post => Posted::new(stream, body).into(),
+                });
+            }
             status => {
                 let reason = printable(head.reason());
-                return Err(DialError::HopRefused { hop: asking.hop.clone(), status, reason });
+                return Err(DialError::HopRefused { hop: asking.hop.clone(), status, reason, about: "".into() });
             }
         }
     }
@@ -65,7 +75,7 @@ async fn next_head(
     asking: Asking<'_>,
 ) -> Result<ResponseHead, DialError> {
     loop {
-        match parse_response(buf, "CONNECT", &asking.head) {
+        match parse_response(buf, asking.method.as_str(), &asking.head) {
             Ok(Some(head)) => return Ok(head),
             Ok(None) => {}
             Err(error) => return Err(protocol(asking, error.to_string())),
@@ -84,7 +94,10 @@ async fn next_head(
 /// # Errors
 /// [`DialError::Configuration`] where credentials are missing.
 pub(super) fn request(hop: &Hop, target: &Target, asking: Asking<'_>) -> Result<Vec<u8>, DialError> {
-    let mut text = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    let mut text = match hop.method {
+        TunnelMethod::Connect => format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"),
+        TunnelMethod::Post => format!("POST / HTTP/1.1\r\nHost: {target}\r\nTransfer-Encoding: chunked\r\n"),
+    };
     let mut field = |name: &str, value: &[&str]| {
         text.push_str(name);
         text.push_str(": ");
@@ -186,6 +199,7 @@ mod tests {
                     discovery: Discovery::Static(vec![endpoint(&self.addr.to_string())]),
                     ..cluster()
                 }),
+                method: TunnelMethod::Connect,
                 target: None,
                 authorization: None,
                 absolute_form: false,
@@ -322,7 +336,7 @@ mod tests {
     async fn credentials_and_the_rules_target_go_to_the_parent() {
         let parent = Parent::saying("HTTP/1.1 200 OK\r\n\r\n").await;
         let with = |value| Hop {
-            authorization: Some(Authorization { value }),
+            authorization: Some(Authorization { from: "secret://default/parent".into(), value }),
             target: Some(target("other.example:8443")),
             ..parent.hop()
         };
@@ -336,6 +350,49 @@ mod tests {
             assert!(!failure.detail.contains("secret"));
         }
         assert_eq!(parent.requests.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_parent_that_asks_for_credentials_is_told_with_the_place_of_those_it_got_and_nothing_of_them() {
+        let parent = Parent::saying("HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n").await;
+        let failure = through(parent.hop()).await.0.unwrap_err();
+        assert!(
+            failure
+                .log
+                .ends_with("answered 407 Who: it asks for credentials, and no egret.dev/proxy-authorization names any"),
+            "{}",
+            failure.log
+        );
+        let value = Ok("Basic dXNlcjpwYXNz".into());
+        let authorization = Some(Authorization { from: "file:///etc/egret/login".into(), value });
+        let failure = through(Hop { authorization, ..parent.hop() }).await.0.unwrap_err();
+        assert!(
+            failure.log.ends_with("answered 407 Who: it does not accept the credentials of file:///etc/egret/login"),
+            "{}",
+            failure.log
+        );
+        assert!(!failure.log.contains("dXNl") && !failure.detail.contains("login"));
+    }
+
+    #[tokio::test]
+    async fn a_post_has_the_target_as_host_and_its_bodies_are_the_tunnel() {
+        let posting = |parent: &Parent| Hop { method: TunnelMethod::Post, ..parent.hop() };
+        let parent = Parent::saying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n").await;
+        let mut stream = through(posting(&parent)).await.0.unwrap().stream;
+        let head =
+            "POST / HTTP/1.1\r\nHost: api.example:443\r\nTransfer-Encoding: chunked\r\nVia: 1.1 egret-test\r\n\r\n";
+        assert_eq!(parent.request(), head);
+        // The parent of this test sends chunks back as they are, so they are chunks of its answer.
+        stream.write_all(b"ping").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut back = [0; 9];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"earlyping");
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut back).await.unwrap(), 0, "the last chunk of either side is its end");
+        let parent = Parent::saying("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+        let failure = through(posting(&parent)).await.0.unwrap_err();
+        assert_eq!((failure.error, failure.hop_status), (ErrorType::HopRefused, Some(404)));
     }
 
     #[tokio::test]

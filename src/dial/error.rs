@@ -83,7 +83,7 @@ pub enum DialError {
         source: Box<DialError>,
     },
     /// The parent answered other than 2xx.
-    #[error("parent proxy {hop} answered {status} {reason}")]
+    #[error("parent proxy {hop} answered {status} {reason}{}{about}", if about.is_empty() { "" } else { ": " })]
     HopRefused {
         /// The parent, as written in the configuration.
         hop: Arc<str>,
@@ -91,6 +91,8 @@ pub enum DialError {
         status: u16,
         /// Its reason phrase, printable ASCII, bounded.
         reason: Box<str>,
+        /// What that means, where we know more; for the operator.
+        about: Box<str>,
     },
     /// The parent's answer to CONNECT is no HTTP answer.
     #[error("parent proxy {hop}: {problem}")]

@@ -32,6 +32,7 @@ impl Dialer {
         let settings = self.settings.load_full();
         let asking = Asking {
             hop: &name,
+            method: hop.method,
             via: settings.via.as_deref(),
             received_via,
             head: HeadLimits { bytes: settings.head_bytes, fields: HEAD_FIELDS_MAX },
@@ -48,12 +49,15 @@ impl Dialer {
             Ok(Err(error)) => {
                 trace.hop_status = error.hop_status();
                 return Err(match error {
+                    DialError::HopRefused { hop: name, status: 407, reason, .. } => {
+                        DialError::HopRefused { hop: name, status: 407, reason, about: hop.about_407().into() }
+                    }
                     DialError::HopRefused { .. } | DialError::HopProtocol { .. } => error,
                     error => on_the_way(error),
                 });
             }
             Err(_) => {
-                let step = format!("CONNECT {asked}").into();
+                let step = format!("{} {asked}", hop.method.as_str()).into();
                 return Err(on_the_way(DialError::Timeout { step, after: until - started }));
             }
         };

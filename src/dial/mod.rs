@@ -322,7 +322,7 @@ fn nothing_is_missing(cluster: &Cluster, trace: &mut DialTrace) -> Result<(), Di
         client_of(tls, trace)?;
     }
     match &hop.authorization {
-        Some(Authorization { value: Err(problem) }) => Err(DialError::Configuration(problem.clone())),
+        Some(Authorization { value: Err(problem), .. }) => Err(DialError::Configuration(problem.clone())),
         _ => Ok(()),
     }
 }

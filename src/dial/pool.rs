@@ -123,6 +123,7 @@ fn same_way(one: &Cluster, other: &Cluster) -> bool {
 fn same_hop(one: &Hop, other: &Hop) -> bool {
     let credentials = |hop: &Hop| hop.authorization.as_ref().map(|authorization| authorization.value.clone());
     one.target == other.target
+        && one.method == other.method
         && one.absolute_form == other.absolute_form
         && credentials(one) == credentials(other)
         && same_way(&one.cluster, &other.cluster)
@@ -509,9 +510,13 @@ mod tests {
             Cluster { tls: Some(Arc::new(tls)), ..cluster }
         };
         let via = |cluster: Cluster, parent: &str, user: Option<&str>| {
-            let value = |user: &str| crate::route::cluster::Authorization { value: Ok(user.into()) };
+            let value = |user: &str| crate::route::cluster::Authorization {
+                from: "secret://default/parent".into(),
+                value: Ok(user.into()),
+            };
             let hop = Hop {
                 cluster: Arc::new(fixed(&[parent])),
+                method: Default::default(),
                 target: None,
                 authorization: user.map(value),
                 absolute_form: false,

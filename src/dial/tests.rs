@@ -260,12 +260,13 @@ async fn tls_is_originated_for_the_name_asked_for_or_the_fixed_one() {
 #[tokio::test]
 async fn what_is_missing_at_a_parent_is_found_before_anything_is_dialled() {
     let tls = Origination { client: Err("secret x/y".into()), ..originating(&Authority::new(), Sni::Asked) };
-    let credentials = Authorization { value: Err("secret x/z".into()) };
+    let credentials = Authorization { from: "secret://x/z".into(), value: Err("secret x/z".into()) };
     for (tls, authorization, error) in
         [(Some(tls), None, ErrorType::Credential), (None, Some(credentials), ErrorType::Configuration)]
     {
         let hop = Hop {
             cluster: Arc::new(Cluster { tls: tls.map(Arc::new), ..cluster() }),
+            method: Default::default(),
             target: None,
             authorization,
             absolute_form: false,
@@ -302,6 +303,7 @@ async fn tls_to_a_parent_and_tls_inside_its_tunnel_are_two_wraps() {
             tls: Some(Arc::new(originating(&authority, Sni::Fixed(Name::parse(b"parent.example").unwrap())))),
             ..cluster()
         }),
+        method: Default::default(),
         target: None,
         authorization: None,
         absolute_form: false,

@@ -108,7 +108,7 @@ impl Balancing {
 pub enum Via {
     /// TCP straight to an endpoint.
     Direct,
-    /// CONNECT through a parent proxy.
+    /// A tunnel through a parent proxy.
     Connect(Arc<Hop>),
 }
 
@@ -117,6 +117,8 @@ pub enum Via {
 pub struct Hop {
     /// The parent itself: its addresses, its TLS, its connect timeout. Its own `via` is [`Via::Direct`].
     pub cluster: Arc<Cluster>,
+    /// `tunnel.protocol`: how it is asked for a tunnel.
+    pub method: TunnelMethod,
     /// `tunnel.targetHost` and `targetPort`: asked for in place of the flow's own target.
     pub target: Option<Target>,
     /// Credentials; a rotated file or Secret counts with the reload that its change causes.
@@ -127,11 +129,43 @@ pub struct Hop {
     pub origin: Origin,
 }
 
+/// How a parent is asked for a tunnel (`tunnel.protocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TunnelMethod {
+    /// CONNECT (RFC 9110 §9.3.6).
+    #[default]
+    Connect,
+    /// `POST /` with the target as Host; the bodies of request and answer are the two directions (Envoy's TCP over POST).
+    Post,
+}
+
+impl TunnelMethod {
+    /// The method of the request.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Post => "POST",
+        }
+    }
+}
+
 /// `Proxy-Authorization` for a parent, already encoded; never printed.
 #[derive(Clone)]
 pub struct Authorization {
+    /// Where it comes from, as the annotation says it: `secret://default/login`, `file:///etc/egret/login`.
+    pub from: Arc<str>,
     /// The whole field value, such as `Basic dXNlcjpwYXNz`; or what is wrong with the credential it comes from.
     pub value: Result<Arc<str>, Arc<str>>,
+}
+
+impl Hop {
+    /// What a 407 of the parent means, for the operator: where the credentials come from that it does not accept.
+    pub fn about_407(&self) -> String {
+        match &self.authorization {
+            Some(authorization) => format!("it does not accept the credentials of {}", authorization.from),
+            None => "it asks for credentials, and no egret.dev/proxy-authorization names any".to_owned(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Authorization {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::flow::{ErrorType, Origin};
 
 pub use addresses::{AddressPolicy, AddressRules, IpSet};
-pub use cluster::{Cluster, Discovery, Hop, Origination, Via};
+pub use cluster::{Cluster, Discovery, Hop, Origination, TunnelMethod, Via};
 pub use consistency::Expected;
 pub use snapshot::{Mode, Outbound, Snapshot, View};
 

@@ -1,10 +1,11 @@
-//! A stream of bytes: plain TCP, Unix, TLS, or a stream of HTTP/2, with a replay prefix for bytes that were read too early.
+//! A stream of bytes: plain TCP, Unix, TLS, a stream of HTTP/2, or a POST used as one, with a replay prefix for bytes that were read too early.
 //!
 //! The plain TCP socket stays visible ([`Stream::tcp`]), because the relay splices it and the tests look at it.
 
 pub mod client_hello;
 pub mod descriptors;
 pub mod http2;
+pub mod posted;
 pub mod sniff;
 pub mod unix_socket;
 
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use http2::{Http2Stream, Window};
+use posted::Posted;
 
 /// One side of a flow.
 ///
@@ -41,6 +43,7 @@ enum Io {
     TlsClient(Box<tokio_rustls::client::TlsStream<Stream>>),
     TlsServer(Box<tokio_rustls::server::TlsStream<Stream>>),
     Http2(Box<Http2Stream>),
+    Posted(Box<Posted>),
 }
 
 /// What the other side of a quiet stream does first.
@@ -81,7 +84,7 @@ impl Stream {
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.io {
             Io::Tcp(tcp) => Some(tcp),
-            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) | Io::Http2(_) => None,
+            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) | Io::Http2(_) | Io::Posted(_) => None,
         }
     }
 
@@ -92,6 +95,7 @@ impl Stream {
             Io::Unix(_) | Io::Http2(_) => None,
             Io::TlsClient(tls) => tls.get_ref().0.transport(),
             Io::TlsServer(tls) => tls.get_ref().0.transport(),
+            Io::Posted(posted) => posted.inner().transport(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Stream {
             Io::Unix(unix) => Some(unix.as_fd()),
             Io::TlsClient(tls) => tls.get_ref().0.descriptor(),
             Io::TlsServer(tls) => tls.get_ref().0.descriptor(),
+            Io::Posted(posted) => posted.inner().descriptor(),
             Io::Http2(_) => None,
         }
     }
@@ -130,7 +135,9 @@ impl Stream {
                 drop(unix);
                 UnixStream::from_std(descriptor.into()).map(Self::from)
             }
-            Io::TlsClient(_) | Io::TlsServer(_) | Io::Http2(_) => Err(io::ErrorKind::Unsupported.into()),
+            Io::TlsClient(_) | Io::TlsServer(_) | Io::Http2(_) | Io::Posted(_) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     }
 
@@ -153,8 +160,9 @@ impl Stream {
                 // One task reads: it is registered for less than any number of them would be.
                 Io::Tcp(tcp) => return poll_fn(|cx| tcp.poll_read_ready(cx)).await,
                 Io::Unix(unix) => return poll_fn(|cx| unix.poll_read_ready(cx)).await,
-                Io::TlsClient(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
-                Io::TlsServer(tls) => (&tls.get_ref().0, tls.get_ref().1.wants_read()),
+                Io::TlsClient(tls) => (tls.get_ref().0, tls.get_ref().1.wants_read()),
+                Io::TlsServer(tls) => (tls.get_ref().0, tls.get_ref().1.wants_read()),
+                Io::Posted(posted) => (posted.inner(), !posted.holds_bytes()),
                 Io::Http2(_) => return Ok(()), // with a prefix, or inside of TLS, which is not done
             };
             if !holds_nothing {
@@ -195,7 +203,7 @@ impl Stream {
                 })
             }
             Io::Http2(http2) => http2.poll_reset(cx).map(|()| Sign::Reset),
-            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) => Poll::Pending,
+            Io::Unix(_) | Io::TlsClient(_) | Io::TlsServer(_) | Io::Posted(_) => Poll::Pending,
         }
     }
 
@@ -260,6 +268,12 @@ impl From<Http2Stream> for Stream {
     }
 }
 
+impl From<Posted> for Stream {
+    fn from(posted: Posted) -> Self {
+        Self { prefix: None, io: Io::Posted(Box::new(posted)) }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(prefix) = &mut self.prefix {
@@ -277,6 +291,7 @@ impl AsyncRead for Stream {
             Io::TlsClient(io) => Pin::new(io).poll_read(cx, buf),
             Io::TlsServer(io) => Pin::new(io).poll_read(cx, buf),
             Io::Http2(io) => Pin::new(io).poll_read(cx, buf),
+            Io::Posted(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -289,6 +304,7 @@ impl AsyncWrite for Stream {
             Io::TlsClient(io) => Pin::new(io).poll_write(cx, buf),
             Io::TlsServer(io) => Pin::new(io).poll_write(cx, buf),
             Io::Http2(io) => Pin::new(io).poll_write(cx, buf),
+            Io::Posted(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -303,6 +319,7 @@ impl AsyncWrite for Stream {
             Io::TlsClient(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::TlsServer(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Io::Http2(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Posted(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -316,6 +333,7 @@ impl AsyncWrite for Stream {
             Io::TlsClient(io) => Pin::new(io).poll_flush(cx),
             Io::TlsServer(io) => Pin::new(io).poll_flush(cx),
             Io::Http2(io) => Pin::new(io).poll_flush(cx),
+            Io::Posted(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -326,6 +344,7 @@ impl AsyncWrite for Stream {
             Io::TlsClient(io) => Pin::new(io).poll_shutdown(cx),
             Io::TlsServer(io) => Pin::new(io).poll_shutdown(cx),
             Io::Http2(io) => Pin::new(io).poll_shutdown(cx),
+            Io::Posted(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

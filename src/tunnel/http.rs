@@ -49,6 +49,19 @@ pub(super) struct Way<'a> {
     pub(super) authorization: Option<&'a str>,
 }
 
+impl Way<'_> {
+    /// Says of a parent's 407, for the operator, where the credentials come from that it does not accept.
+    pub(super) fn about(&self, error: ExchangeError) -> ExchangeError {
+        match (error, self.hop) {
+            (ExchangeError::Failed(failure), Some(hop)) if failure.hop_status == Some(407) => {
+                let log = format!("{}: {}", failure.log, hop.about_407());
+                ExchangeError::Failed(failure.logged(log))
+            }
+            (error, _) => error,
+        }
+    }
+}
+
 impl Proxy {
     /// Sends the request of `plan` upstream and its answer to the client, over a pooled connection where one is free.
     ///
@@ -136,7 +149,7 @@ impl Proxy {
                     let detail = format!("{} closed the connection without an answer", plan.target);
                     ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
                 }
-                error => error,
+                error => way.about(error),
             })?;
             self.settle(&mut exchanged, cluster, key, owned, plan, pinned);
             Ok(exchanged)

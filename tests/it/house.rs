@@ -13,7 +13,8 @@ const FLOORS: [&[&str]; 8] = [
     &["app"],
     &["cli"],
 ];
-const BESIDE: [(&str, &str); 3] = [
+const BESIDE: [(&str, &str); 4] = [
+    ("stream", "http1"),  // the two bodies of a POST are a stream
     ("tls", "stream"),    // a handshake takes a stream and gives one back
     ("drain", "account"), // the end begins with the live tunnels that carry nothing
     ("relay", "route"),   // the first bytes of a tunnel are held against what was asked

@@ -3,6 +3,7 @@
 mod chain;
 mod scripted;
 mod squid;
+mod tunnel;
 
 use crate::support::Setup;
 

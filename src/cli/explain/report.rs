@@ -78,6 +78,8 @@ pub(super) struct HopReport {
     pub(super) endpoints: Vec<String>,
     pub(super) tls: Option<TlsReport>,
     pub(super) asks_for: String,
+    /// `CONNECT` or `POST`.
+    pub(super) method: &'static str,
     pub(super) authorization: bool,
     pub(super) absolute_form: bool,
     pub(super) at: Option<String>,
@@ -137,6 +139,7 @@ impl HopReport {
             endpoints: endpoints(&hop.cluster, target),
             tls: hop.cluster.tls.as_ref().map(|tls| TlsReport::of(tls, target)),
             asks_for: hop.target.as_ref().unwrap_or(target).to_string(),
+            method: hop.method.as_str(),
             authorization: hop.authorization.is_some(),
             absolute_form: hop.absolute_form,
             at: place(&hop.origin),

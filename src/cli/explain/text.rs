@@ -79,7 +79,8 @@ fn write_facts(out: &mut String, explanation: &Explanation) -> std::fmt::Result 
     }
     for hop in &explanation.via {
         let credentials = if hop.authorization { ", with credentials" } else { "" };
-        writeln!(out, "  through       {}, asked for {}{credentials}", hop.endpoints.join(", "), hop.asks_for)?;
+        let by = if hop.method == "CONNECT" { String::new() } else { format!(" by {}", hop.method) };
+        writeln!(out, "  through       {}, asked for {}{by}{credentials}", hop.endpoints.join(", "), hop.asks_for)?;
     }
     if let Some(tls) = &explanation.tls {
         let sni = tls.sni.as_deref().unwrap_or("none");

@@ -194,7 +194,19 @@ impl<'s> Credentials<'s> {
                     sentence: format!("Secret {namespace}/{name}: {what} is missing"),
                 };
                 let secret = self.secrets.get(&(namespace.clone(), name.clone())).ok_or_else(|| missing("it"))?;
-                let user = secret.text("username").ok_or_else(|| missing("username"))?;
+                match (secret.text("token"), secret.text("username")) {
+                    (Some(_), Some(_)) => {
+                        return Err(Missing {
+                            code: Code::MissingSecret,
+                            sentence: format!(
+                                "Secret {namespace}/{name}: both token (Bearer) and username (Basic) are there"
+                            ),
+                        });
+                    }
+                    (Some(token), None) => return bearer(token).ok_or_else(|| missing("a token of visible ASCII")),
+                    (None, _) => {}
+                }
+                let user = secret.text("username").ok_or_else(|| missing("username (with password), or token,"))?;
                 let password = secret.text("password").ok_or_else(|| missing("password"))?;
                 basic(&format!("{user}:{password}")).ok_or_else(|| missing("a username without `:`"))
             }
@@ -311,6 +323,12 @@ fn basic(user_and_password: &str) -> Option<Arc<str>> {
         return None;
     }
     Some(format!("Basic {}", STANDARD.encode(user_and_password)).into())
+}
+
+/// RFC 6750 §2.1, not as strict: tokens of other makers hold other signs.
+fn bearer(token: &str) -> Option<Arc<str>> {
+    let is_visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    is_visible.then(|| format!("Bearer {token}").into())
 }
 
 /// An authentication scheme (RFC 9110 §11.1).

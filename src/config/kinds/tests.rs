@@ -436,9 +436,9 @@ fn rules_of_destination_rules_have_a_code_a_message_and_a_passing_neighbour() {
             tls(json!({ "mode": "SIMPLE" })),
         ),
         (
+            policy(json!({ "tunnel": { "protocol": "GET", "targetHost": "b.test", "targetPort": 1 } })),
+            "E033 spec.trafficPolicy.tunnel.protocol: \"GET\" is none of the values known here (one of CONNECT, POST)",
             policy(json!({ "tunnel": { "protocol": "POST", "targetHost": "b.test", "targetPort": 1 } })),
-            "E036 spec.trafficPolicy.tunnel.protocol: tunnels by POST are not supported (CONNECT is)",
-            policy(json!({ "tunnel": { "protocol": "CONNECT", "targetHost": "b.test", "targetPort": 1 } })),
         ),
         (
             tls(json!({ "mode": "ISTIO_MUTUAL", "credentialName": "a" })),

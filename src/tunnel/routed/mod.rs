@@ -188,7 +188,7 @@ impl Routed<'_> {
                 Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => {
                     Err(Trouble::Late(failure))
                 }
-                Err(error) => Err(Trouble::Final(error)),
+                Err(error) => Err(Trouble::Final(way.about(error))),
             };
         }
     }

@@ -16,7 +16,7 @@ use super::services::{Declared, Registry};
 use crate::account::Traffic;
 use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
-use crate::config::kinds::destination_rule::{Balancer, Subset};
+use crate::config::kinds::destination_rule::{Balancer, Subset, Tunnel};
 use crate::config::kinds::service_entry::ServiceEntry;
 use crate::config::kinds::sidecar::Sidecar;
 use crate::config::resource::Resource;
@@ -47,8 +47,8 @@ pub(super) struct Place {
     pub(super) host: Arc<str>,
     pub(super) port: u16,
     pub(super) subset: Option<Arc<str>>,
-    /// `tunnel` of a DestinationRule acts on these routes only (ISTIO 8).
-    pub(super) is_tcp: bool,
+    /// One of several weighted destinations of a route of bytes: there the tunnel of a subset does not count (ISTIO 8).
+    pub(super) is_one_of_several: bool,
 }
 
 /// What a reference means.
@@ -85,7 +85,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         if let Some(rule) = rule.filter(|_| declared.protocol == Protocol::Tls) {
             warn_of_double_tls(declared, rule, notes);
         }
-        Arc::new(self.make(declared, rule, None, !declared.protocol.is_http(), notes))
+        Arc::new(self.make(declared, rule, None, false, notes))
     }
 
     /// The cluster a route leads to; one that fails every flow where the place does not exist.
@@ -128,7 +128,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             host: proxy.host.value.as_ref().into(),
             port: proxy.port,
             subset: proxy.subset.as_ref().map(|subset| subset.value.as_ref().into()),
-            is_tcp: false,
+            is_one_of_several: false,
         };
         let subset = proxy.subset.as_ref().map_or(proxy.host.span, |subset| subset.span);
         let reference = Reference { resource, host: proxy.host.span, subset };
@@ -144,7 +144,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
 
     fn make_of_route(&mut self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Cluster {
         match self.find(place, reference, notes) {
-            Ok(Found { declared, rule, subset }) => self.make(&declared, rule, subset, place.is_tcp, notes),
+            Ok(Found { declared, rule, subset }) => self.make(&declared, rule, subset, place.is_one_of_several, notes),
             Err(sentence) => self.missing(place, sentence),
         }
     }
@@ -188,22 +188,23 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         self.rules.find(&declared.host, &declared.entry.resource.metadata.namespace)
     }
 
-    /// A service port or a subset of it; through a CONNECT where the rule says `tunnel` and the route is one of bytes.
+    /// A service port or a subset of it; through it to a fixed target where the rule says `tunnel`: a route with a subset by that of the
+    /// subset alone, every other by the rule's own (ISTIO 8). Istio lets HTTP routes pass it by; here they go the same way.
     fn make(
         &mut self,
         declared: &Declared<'_, '_>,
         rule: Option<&Rule<'_, '_>>,
         subset: Option<&Subset>,
-        is_tcp: bool,
+        is_one_of_several: bool,
         notes: &mut Notes<'_>,
     ) -> Cluster {
-        let tunnel = rule.filter(|_| is_tcp).and_then(|rule| match subset {
+        let tunnel = rule.and_then(|rule| match subset.filter(|_| !is_one_of_several) {
             Some(subset) => Some((rule, subset.policy.tunnel.as_ref()?)),
             None => Some((rule, rule.policy().tunnel.as_ref()?)),
         });
         let Some((rule, target)) = tunnel else { return self.direct(declared, rule, subset, notes) };
         let origin = rule.resource().origin(target.span);
-        let hop = self.hop(declared, Some(rule), subset, Some(target.value.clone()), origin, notes);
+        let hop = self.hop(declared, Some(rule), subset, Some(&target.value), origin, notes);
         Cluster {
             name: hop.cluster.name.clone(),
             origin: declared.entry.origin(declared.port.span),
@@ -221,7 +222,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         declared: &Declared<'_, '_>,
         rule: Option<&Rule<'_, '_>>,
         subset: Option<&Subset>,
-        target: Option<crate::flow::Target>,
+        tunnel: Option<&Tunnel>,
         origin: Origin,
         notes: &mut Notes<'_>,
     ) -> Hop {
@@ -240,11 +241,12 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
                 .credentials
                 .authorization(&reference.value)
                 .map_err(|missing| report_missing(resource, reference.span, missing, "the parent proxy", notes));
-            Authorization { value }
+            Authorization { from: reference.value.to_string().into(), value }
         });
         Hop {
             cluster: Arc::new(Cluster { discovery, tls, ..cluster }),
-            target,
+            method: tunnel.map(|tunnel| tunnel.method).unwrap_or_default(),
+            target: tunnel.map(|tunnel| tunnel.target.clone()),
             authorization,
             absolute_form: declared.entry.annotations.absolute_form || rule.is_some_and(Rule::is_absolute_form),
             origin,
@@ -285,7 +287,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
 
     /// A cluster that fails every flow, for the reason given.
     pub(super) fn nowhere(&self, host: &str, port: u16, sentence: &str) -> Arc<Cluster> {
-        let place = Place { host: host.into(), port, subset: None, is_tcp: false };
+        let place = Place { host: host.into(), port, subset: None, is_one_of_several: false };
         Arc::new(self.missing(&place, sentence.into()))
     }
 

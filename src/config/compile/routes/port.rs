@@ -43,7 +43,9 @@ impl Port<'_> {
             made.http = flat.iter().filter_map(|flat| self.http(flat, clusters, notes)).collect();
         }
         let mut to = |of: &[Weighted], span: Span| {
-            let clusters = of.iter().map(|part| (part.weight, self.cluster(service, &part.to, true, clusters, notes)));
+            let several = of.len() > 1;
+            let clusters =
+                of.iter().map(|part| (part.weight, self.cluster(service, &part.to, several, clusters, notes)));
             Some(http::Destination { origin: service.resource.origin(span), to: Split::new(clusters)? })
         };
         if is_tls || is_auto {
@@ -171,7 +173,7 @@ impl Port<'_> {
         self,
         service: &VirtualService<'_>,
         destination: &Destination,
-        is_tcp: bool,
+        is_one_of_several: bool,
         clusters: &mut Clusters<'_, '_, '_>,
         notes: &mut Notes<'_>,
     ) -> Arc<Cluster> {
@@ -181,7 +183,8 @@ impl Port<'_> {
             _ => self.number,
         });
         let subset = destination.subset.as_ref();
-        let place = Place { host: host.value.clone(), port, subset: subset.map(|subset| subset.value.clone()), is_tcp };
+        let subset_name = subset.map(|subset| subset.value.clone());
+        let place = Place { host: host.value.clone(), port, subset: subset_name, is_one_of_several };
         let reference = Reference {
             resource: Some(service.resource),
             host: host.span,

@@ -3,7 +3,9 @@
 mod connection_pool;
 mod load_balancer;
 mod outlier_detection;
+mod parent;
 mod tls;
+mod tunnel;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,8 +13,10 @@ use std::sync::Arc;
 use self::connection_pool::read_pool;
 use self::load_balancer::read_balancer;
 use self::outlier_detection::check_outlier_detection;
+use self::parent::read_authorization;
 use self::tls::read_tls;
-use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label};
+use self::tunnel::read_tunnel;
+use super::scalars::{check_wildcard_domain, is_dns_label};
 use super::selector::Selector;
 use super::service_entry::{PROXY_HTTP, PROXY_HTTP_FORMS};
 use super::{ExportTo, SharedText, check_annotations, choice_annotation};
@@ -21,12 +25,14 @@ use crate::config::read::Fields;
 use crate::config::resource::Resource;
 use crate::config::source::Spanned;
 use crate::config::yaml::{Node, Value};
-use crate::flow::{Host, Target, Workload};
+use crate::flow::Workload;
 use crate::route::hosts::resolve_short_name;
 
 pub use self::connection_pool::Pool;
 pub use self::load_balancer::Balancer;
+pub use self::parent::CredentialRef;
 pub use self::tls::{Tls, TlsMode};
+pub use self::tunnel::Tunnel;
 
 /// A DestinationRule that passed its own rules, or of which the wrong parts were left out and reported.
 #[derive(Debug)]
@@ -67,8 +73,8 @@ pub struct Policy {
     pub settings: Settings,
     /// By port: these replace the settings above as a whole.
     pub ports: Vec<(u16, Settings)>,
-    /// CONNECT through the service to a fixed target.
-    pub tunnel: Option<Spanned<Target>>,
+    /// Through the service to a fixed target.
+    pub tunnel: Option<Spanned<Tunnel>>,
 }
 
 /// The parts of a policy that can be given per port.
@@ -80,20 +86,6 @@ pub struct Settings {
     pub pool: Option<Pool>,
     /// `loadBalancer.simple`.
     pub balancer: Option<Balancer>,
-}
-
-/// Where credentials for a parent proxy are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CredentialRef {
-    /// `secret://[namespace/]name`: keys `username` and `password`.
-    Secret {
-        /// The rule's own where none is written.
-        namespace: Arc<str>,
-        /// The name.
-        name: Arc<str>,
-    },
-    /// `file:///path`: `user:password`, or the whole field value.
-    File(Arc<str>),
 }
 
 impl<'r> DestinationRule<'r> {
@@ -229,64 +221,6 @@ fn read_settings(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Settings {
     Settings { tls, pool, balancer }
 }
 
-fn read_tunnel(node: &Node, cx: &mut Context<'_>) -> Option<Spanned<Target>> {
-    let mut fields = Fields::of(node, cx)?;
-    if let Some(protocol) = fields.text("protocol", cx) {
-        match protocol.value {
-            "" | "CONNECT" => {}
-            "POST" => {
-                cx.report(Code::NotSupported, protocol.span, "tunnels by POST are not supported").help("CONNECT is");
-            }
-            other => {
-                let report =
-                    cx.report(Code::UnknownValue, protocol.span, format!("{other:?} is none of the values known here"));
-                report.found(other).help("one of CONNECT, POST");
-            }
-        }
-    }
-    let host = fields.required("targetHost", cx).and_then(|node| {
-        let text = node.text(cx)?;
-        let is_host = text.value.parse::<std::net::IpAddr>().is_ok() || check_fqdn(text.value).is_ok();
-        let host = Host::parse(text.value.as_bytes()).ok().filter(|_| is_host);
-        if host.is_none() {
-            let message = format!("{:?} is neither a DNS name nor an IP address", text.value);
-            cx.report(Code::BadHost, node.span, message).found(text.value);
-        }
-        host
-    });
-    let port = fields.required("targetPort", cx).and_then(|node| node.port(cx));
-    fields.finish(cx);
-    Some(Spanned { value: Target { host: host?, port: port? }, span: node.span })
-}
-
-fn read_authorization(resource: &Resource, cx: &mut Context<'_>) -> Option<Spanned<CredentialRef>> {
-    let text = resource.metadata.annotations.get(PROXY_AUTHORIZATION)?;
-    let own = &resource.metadata.namespace;
-    let parsed = match text.value.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => Some(CredentialRef::File(path.into())),
-        Some(("secret", path)) => match path.split_once('/') {
-            None => Some((&**own, path)),
-            Some((namespace, name)) => Some((namespace, name)),
-        }
-        .filter(|(namespace, name)| is_dns_label(namespace) && !name.is_empty() && !name.contains('/'))
-        .map(|(namespace, name)| CredentialRef::Secret { namespace: namespace.into(), name: name.into() }),
-        _ => None,
-    };
-    let Some(value) = parsed else {
-        let report = cx.report(Code::BadCredentialReference, text.span, "this is no reference to credentials");
-        report.help("write secret://name, secret://namespace/name or file:///path");
-        return None;
-    };
-    if let CredentialRef::Secret { namespace, .. } = &value
-        && namespace != own
-    {
-        let message = format!("a rule of namespace {own} may use Secrets of its own namespace only");
-        cx.report(Code::BadCredentialReference, text.span, message);
-        return None;
-    }
-    Some(Spanned { value, span: text.span })
-}
-
 fn is_empty(node: &Node) -> bool {
     matches!(&node.value, crate::config::yaml::Value::Map(entries) if entries.iter().all(|(_, node)| node.is_null()))
 }
@@ -315,6 +249,5 @@ impl Policy {
     }
 }
 
-const PROXY_AUTHORIZATION: &str = "egret.dev/proxy-authorization";
-const KNOWN_ANNOTATIONS: &[&str] = &[PROXY_AUTHORIZATION, PROXY_HTTP];
+const KNOWN_ANNOTATIONS: &[&str] = &[parent::PROXY_AUTHORIZATION, PROXY_HTTP];
 const COUNT_MAX: u64 = i32::MAX as u64; // int32 in Istio's API
