@@ -18,7 +18,7 @@ use crate::config::{Code, Diagnostics};
 use crate::flow::{ListenerKind, ListenerName};
 use crate::route::IpSet;
 use crate::tls::TlsError;
-use crate::tls::server::{ClientCertificates, ServerTls, ServerTlsSpec};
+use crate::tls::server::{ClientCa, ClientCertificates, ServerTls, ServerTlsSpec};
 
 /// `before` is the TLS of this listener as it is in force, where that is made of the same files.
 pub(super) fn listener(
@@ -101,9 +101,10 @@ struct Problem<'a> {
     sentence: String,
 }
 
-fn compile(tls: &settings::Tls) -> Result<ServerTls, Vec<Problem<'_>>> {
+fn compile<'t>(tls: &'t settings::Tls) -> Result<ServerTls, Vec<Problem<'t>>> {
     let [certificate, private_key] = material::read_together([&tls.certificate.value, &tls.private_key.value]);
-    let client_ca = tls.client_ca.as_ref().map(|file| (file, material::read(&file.value)));
+    let optional = |file: &'t Option<Spanned<PathBuf>>| file.as_ref().map(|file| (file, material::read(&file.value)));
+    let (client_ca, client_crl) = (optional(&tls.client_ca), optional(&tls.client_crl));
     let mut problems = Vec::new();
     let mut take = |file, read: io::Result<Vec<u8>>| match read {
         Ok(pem) => Some(pem),
@@ -114,10 +115,13 @@ fn compile(tls: &settings::Tls) -> Result<ServerTls, Vec<Problem<'_>>> {
     };
     let (certificate, private_key) = (take(&tls.certificate, certificate), take(&tls.private_key, private_key));
     let client_ca = client_ca.and_then(|(file, read)| take(file, read));
+    // A list that cannot be read is none that says nothing.
+    let client_crl = client_crl.map(|(file, read)| take(file, read)).map_or(Some(None), |pem| pem.map(Some));
+    let client_ca = client_ca.zip(client_crl).map(|(pem, crl_pem)| ClientCa { pem, crl_pem });
     let clients = match (tls.client_certificate, client_ca) {
         (ClientCertificate::None, _) => Some(ClientCertificates::None),
-        (ClientCertificate::Optional, Some(pem)) => Some(ClientCertificates::Optional(pem)),
-        (ClientCertificate::Required, Some(pem)) => Some(ClientCertificates::Required(pem)),
+        (ClientCertificate::Optional, Some(ca)) => Some(ClientCertificates::Optional(ca)),
+        (ClientCertificate::Required, Some(ca)) => Some(ClientCertificates::Required(ca)),
         (_, None) => None, // reported already
     };
     let (Some(certificate), Some(private_key), Some(clients)) = (certificate, private_key, clients) else {
@@ -128,6 +132,7 @@ fn compile(tls: &settings::Tls) -> Result<ServerTls, Vec<Problem<'_>>> {
         let file = match what {
             "privateKey" => &tls.private_key,
             "clientCa" => tls.client_ca.as_ref().unwrap_or(&tls.certificate),
+            "clientCrl" => tls.client_crl.as_ref().unwrap_or(&tls.certificate),
             _ => &tls.certificate,
         };
         vec![Problem { code: Code::BadCertificate, file, sentence: problem }]

@@ -372,8 +372,9 @@ impl Settings {
         let passwords =
             self.listeners.iter().filter_map(|listener| Some(listener.clients.basic.as_ref()?.htpasswd.value.clone()));
         let certificates = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| {
-            let files = [Some(&tls.certificate), Some(&tls.private_key), tls.client_ca.as_ref()];
-            files.into_iter().flatten().map(|file| file.value.clone()).collect::<Vec<_>>()
+            let of_clients = [tls.client_ca.as_ref(), tls.client_crl.as_ref()];
+            let files = [Some(&tls.certificate), Some(&tls.private_key)].into_iter().chain(of_clients);
+            files.flatten().map(|file| file.value.clone()).collect::<Vec<_>>()
         });
         let token = self.admin_token.iter().map(|file| file.value.clone());
         let secrets = self.secrets.iter().map(|secret| secret.dir.clone());

@@ -69,7 +69,7 @@ pub enum TlsError {
     /// The PEM is none, or holds nothing of use.
     #[error("{what}: {problem}")]
     Pem {
-        /// `caCertificates`, `caCrl`, `clientCertificate`, `privateKey`; of a listener `certificate`, `privateKey`, `clientCa`.
+        /// `caCertificates`, `caCrl`, `clientCertificate`, `privateKey`; of a listener `certificate`, `privateKey`, `clientCa`, `clientCrl`.
         what: &'static str,
         /// What is wrong.
         problem: String,

@@ -42,15 +42,25 @@ pub struct ServerTlsSpec {
     pub alpn: Vec<Alpn>,
 }
 
-/// `clientCertificate`, with the PEM bundle of `clientCa`.
+/// `clientCertificate`, with what certificates are verified against.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ClientCertificates {
     /// None is asked for.
     None,
     /// One that is shown has to be good.
-    Optional(Vec<u8>),
+    Optional(ClientCa),
     /// A good one is needed.
-    Required(Vec<u8>),
+    Required(ClientCa),
+}
+
+/// Whose certificates are good.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCa {
+    /// `clientCa`: PEM bundle of authorities.
+    pub pem: Vec<u8>,
+    /// `clientCrl`: their revocation lists in PEM. Where there are any, each certificate of a chain has to be covered by one that has not
+    /// expired.
+    pub crl_pem: Option<Vec<u8>>,
 }
 
 /// What may follow a handshake (RFC 7301).
@@ -175,7 +185,8 @@ fn failure(error: &io::Error) -> (AcceptErrorKind, String) {
             (AcceptErrorKind::NoCertificate, "the client shows no certificate".to_owned())
         }
         Some(Error::InvalidCertificate(error)) => {
-            let sentence = format!("the client's certificate is not valid: {}", certificate_problem(error));
+            let problem = certificate_problem(error).replace("(caCrl)", "(clientCrl)");
+            let sentence = format!("the client's certificate is not valid: {problem}");
             (AcceptErrorKind::BadCertificate, sentence)
         }
         Some(Error::AlertReceived(alert)) => {
@@ -193,18 +204,22 @@ type Authorities = Box<[Shown]>;
 
 impl ClientCertificates {
     fn verifier(&self) -> Result<(Arc<dyn ClientCertVerifier>, Authorities), TlsError> {
-        let (Self::Optional(pem) | Self::Required(pem)) = self else {
+        let (Self::Optional(ca) | Self::Required(ca)) = self else {
             return Ok((Arc::new(NoClientAuth), Box::default()));
         };
-        let roots = Arc::new(certs::roots(pem, "clientCa")?);
-        let authorities = x509::all_shown(&certs::chain(pem, "clientCa")?);
-        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let roots = Arc::new(certs::roots(&ca.pem, "clientCa")?);
+        let authorities = x509::all_shown(&certs::chain(&ca.pem, "clientCa")?);
+        let lists = ca.crl_pem.as_ref().map(|pem| certs::revocation_lists(pem, "clientCrl")).transpose()?;
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .with_crls(lists.unwrap_or_default())
+            .enforce_revocation_expiration();
         let builder = match self {
             Self::Optional(_) => builder.allow_unauthenticated(),
             _ => builder,
         };
-        // Only an empty set of roots is refused here, and a bundle without certificates gives none.
-        Ok((builder.build().expect("there are roots and no CRLs"), authorities))
+        // Only an empty set of roots or a list that cannot be read is refused here: a bundle without certificates gives none, and the
+        // lists were read.
+        Ok((builder.build().expect("there are roots, and lists that can be read"), authorities))
     }
 }
 
@@ -245,6 +260,10 @@ mod tests {
         ServerTlsSpec { certificate, private_key, clients, alpn: vec![Alpn::Http1] }
     }
 
+    fn ca(authority: &Authority, crl: Option<String>) -> ClientCa {
+        ClientCa { pem: authority.pem.clone().into_bytes(), crl_pem: crl.map(String::into_bytes) }
+    }
+
     fn client(authority: &Authority, own: Option<&Leaf>) -> ClientTls {
         let client_pem = own.map(|leaf| (leaf.chain.clone(), leaf.key.clone()));
         let ca_pem = Some(authority.pem.clone().into_bytes());
@@ -283,7 +302,7 @@ mod tests {
     async fn a_client_without_certificate_gets_in_unless_one_is_required() {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let leaf = ours.issue(&["proxy.example"], |_| {});
-        let ca = || theirs.pem.clone().into_bytes();
+        let ca = || ca(&theirs, None);
         let nobody = client(&ours, None);
         for clients in [ClientCertificates::None, ClientCertificates::Optional(ca())] {
             let server = ServerTls::new(spec(&leaf, clients)).unwrap();
@@ -298,7 +317,7 @@ mod tests {
     async fn a_good_certificate_is_an_identity_and_a_bad_one_is_refused_with_its_fault() {
         let (ours, theirs) = (Authority::new(), Authority::new());
         let leaf = ours.issue(&["proxy.example"], |_| {});
-        let server = spec(&leaf, ClientCertificates::Optional(theirs.pem.clone().into_bytes()));
+        let server = spec(&leaf, ClientCertificates::Optional(ca(&theirs, None)));
         let server = ServerTls::new(server).unwrap();
         let good = theirs.issue(&["spiffe://td/ns/a/sa/b"], |_| {});
         let session = shake(&server, &client(&ours, Some(&good))).await.unwrap();
@@ -318,6 +337,34 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_a_revocation_list_names_or_does_not_cover_is_refused() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let leaf = ours.issue(&["proxy.example"], |_| {});
+        let own = theirs.issue(&["a.example"], |params| params.serial_number = Some(vec![7, 7].into()));
+        let client = client(&ours, Some(&own));
+        for (list, fault) in [
+            (theirs.revokes(&[&[7, 8]], 2999), None),
+            (theirs.revokes(&[&[7, 7]], 2999), Some("it has been revoked")),
+            (theirs.revokes(&[], 2020), Some("the revocation list (clientCrl) has expired")),
+            (Authority::new().revokes(&[], 2999), Some("no revocation list (clientCrl) says whether it")),
+        ] {
+            let server = ServerTls::new(spec(&leaf, ClientCertificates::Required(ca(&theirs, Some(list))))).unwrap();
+            match (shake(&server, &client).await, fault) {
+                (Ok(session), None) => assert_eq!(&*session.certificate.unwrap().name, "a.example"),
+                (Err((AcceptErrorKind::BadCertificate, sentence)), Some(fault)) => {
+                    assert!(
+                        sentence.starts_with(&format!("the client's certificate is not valid: {fault}")),
+                        "{sentence}"
+                    );
+                }
+                (shaken, fault) => panic!("{shaken:?}, expected {fault:?}"),
+            }
+        }
+        let no_list = spec(&leaf, ClientCertificates::Required(ca(&theirs, Some(String::new()))));
+        assert!(ServerTls::new(no_list).unwrap_err().to_string().starts_with("clientCrl: "));
+    }
+
     #[test]
     fn what_does_not_fit_together_is_named() {
         let authority = Authority::new();
@@ -327,7 +374,7 @@ mod tests {
         assert_eq!(fault(crossed), "privateKey: does not belong to the certificate");
         let swapped = ServerTlsSpec { certificate: one.key.clone(), ..spec(&one, ClientCertificates::None) };
         assert_eq!(fault(swapped), "certificate: no certificate (BEGIN CERTIFICATE) in it");
-        let no_ca = spec(&one, ClientCertificates::Required(Vec::new()));
+        let no_ca = spec(&one, ClientCertificates::Required(ClientCa { pem: Vec::new(), crl_pem: None }));
         assert_eq!(fault(no_ca), "clientCa: no certificate (BEGIN CERTIFICATE) in it");
     }
 

@@ -170,6 +170,7 @@ fn tls(tls: &Tls) -> Value {
         "certificate": path(&tls.certificate.value),
         "privateKey": path(&tls.private_key.value),
         "clientCa": tls.client_ca.as_ref().map(|file| path(&file.value)),
+        "clientCrl": tls.client_crl.as_ref().map(|file| path(&file.value)),
         "clientCertificate": match tls.client_certificate {
             ClientCertificate::None => "none",
             ClientCertificate::Optional => "optional",

@@ -280,6 +280,10 @@ fn mistakes_are_named_with_place_and_path() {
             "1:85: error[E043]: listeners[0].tls.clientCertificate: clientCa is there, and no certificate is asked for (write optional or required, or leave clientCa out)",
         ),
         (
+            "listeners: [{ tls: { certificate: a, privateKey: b, clientCrl: c } }]",
+            "1:64: error[E043]: listeners[0].tls.clientCrl: clientCrl has a meaning beside clientCa only",
+        ),
+        (
             "listeners: [{ tls: { certificate: a, privateKey: b, alpn: [http/1.1, h3] } }]",
             "1:70: error[E033]: listeners[0].tls.alpn[1]: \"h3\" is none of the values known here (one of http/1.1, h2)",
         ),

@@ -17,6 +17,8 @@ pub struct Tls {
     pub private_key: Spanned<PathBuf>,
     /// PEM bundle that clients' certificates are verified against; there unless none are asked for.
     pub client_ca: Option<Spanned<PathBuf>>,
+    /// PEM bundle of revocation lists of these authorities.
+    pub client_crl: Option<Spanned<PathBuf>>,
     /// `clientCertificate`.
     pub client_certificate: ClientCertificate,
     /// The best first.
@@ -46,8 +48,9 @@ impl Tls {
     /// True if it asks for the same from the same files, wherever that is written.
     pub fn is_as(&self, other: &Self) -> bool {
         let files = |tls: &Self| {
-            let ca = tls.client_ca.as_ref().map(|file| file.value.clone());
-            (tls.certificate.value.clone(), tls.private_key.value.clone(), ca)
+            let optional = |file: &Option<Spanned<PathBuf>>| file.as_ref().map(|file| file.value.clone());
+            let of_clients = [optional(&tls.client_ca), optional(&tls.client_crl)];
+            (tls.certificate.value.clone(), tls.private_key.value.clone(), of_clients)
         };
         files(self) == files(other) && self.client_certificate == other.client_certificate && self.alpn == other.alpn
     }
@@ -57,6 +60,11 @@ pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) 
     let certificate = fields.required("certificate", cx).and_then(|node| values::path(node, folder, cx));
     let private_key = fields.required("privateKey", cx).and_then(|node| values::path(node, folder, cx));
     let client_ca = fields.get("clientCa").and_then(|node| values::path(node, folder, cx));
+    let client_crl = fields.get("clientCrl");
+    if let Some(node) = client_crl.filter(|_| client_ca.is_none() && fields.get("clientCa").is_none()) {
+        cx.report(Code::Conflict, node.span, "clientCrl has a meaning beside clientCa only");
+    }
+    let client_crl = client_crl.and_then(|node| values::path(node, folder, cx));
     let asked = fields.get("clientCertificate");
     let client_certificate = match asked.map(|node| (node, node.one_of(&CLIENT_CERTIFICATE, cx))) {
         // Who names an authority wants its clients and no others.
@@ -92,5 +100,5 @@ pub(super) fn read(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) 
         alpn.push(Alpn::Http1);
     }
     fields.finish(cx);
-    Some(Tls { certificate: certificate?, private_key: private_key?, client_ca, client_certificate, alpn })
+    Some(Tls { certificate: certificate?, private_key: private_key?, client_ca, client_crl, client_certificate, alpn })
 }

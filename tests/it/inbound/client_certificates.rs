@@ -112,6 +112,29 @@ fn a_tunnel_is_its_certificates() {
 }
 
 #[test]
+fn a_certificate_that_is_revoked_lets_nobody_in_any_more() {
+    let (folder, servers, clients) = (Folder::new(), Authority::new(), Authority::new());
+    servers.write(&folder, "ca.pem");
+    clients.write(&folder, "clients.pem");
+    clients.revoke(&folder, "clients.crl", &[9]);
+    servers.issue(&folder, "own", &["proxy.example", "127.0.0.1"]);
+    let listeners = "{ name: proxy, address: \"127.0.0.1:0\", \
+         tls: { certificate: own.pem, privateKey: own.key, clientCa: clients.pem, clientCrl: clients.crl } }";
+    let egret = Setup { listeners, ..Setup::default() }.start(&folder);
+    let world = World { folder, egret, clients };
+    let origin = Origin::http(HELLO);
+    let url = format!("http://{}/", origin.address);
+    world.clients.issue_numbered(&world.folder, "first", 7, &["first.example"]);
+    world.clients.issue_numbered(&world.folder, "second", 8, &["second.example"]);
+    assert_eq!(curl(&world, Some("first"), &url).succeeded(), "hello");
+    world.clients.revoke(&world.folder, "clients.crl", &[7, 9]); // the file is watched
+    eventually("the first is revoked", || curl(&world, Some("first"), &url).code != Some(0));
+    let record = world.egret.record("it has been revoked");
+    record.shows(&[("response_code", "0"), ("reason", "client_denied")]);
+    assert_eq!(curl(&world, Some("second"), &url).succeeded(), "hello");
+}
+
+#[test]
 fn a_spiffe_certificate_says_whose_rules_count() {
     let (folder, servers, clients) = (Folder::new(), Authority::new(), Authority::new());
     servers.write(&folder, "ca.pem");

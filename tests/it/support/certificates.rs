@@ -53,6 +53,31 @@ impl Authority {
         })
     }
 
+    /// One with this serial number.
+    pub(crate) fn issue_numbered(&self, folder: &Folder, name: &str, serial: u8, names: &[&str]) -> Files {
+        self.issue_with(folder, name, names, |params| params.serial_number = Some(vec![serial].into()))
+    }
+
+    /// Its list of revoked certificates, by their serial numbers.
+    pub(crate) fn revoke(&self, folder: &Folder, name: &str, serials: &[u8]) -> PathBuf {
+        let since = rcgen::date_time_ymd(2019, 1, 1);
+        let revoked = serials.iter().map(|serial| rcgen::RevokedCertParams {
+            serial_number: vec![*serial].into(),
+            revocation_time: since,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: since,
+            next_update: rcgen::date_time_ymd(2999, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        folder.write(name, &params.signed_by(&self.0).unwrap().pem().unwrap())
+    }
+
     fn issue_with(
         &self,
         folder: &Folder,

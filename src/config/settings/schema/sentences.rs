@@ -52,6 +52,7 @@ pub(super) const SENTENCES: &[(&str, &str)] = &[
     ("listeners[].tls.certificate", "File with the PEM chain, the own certificate first; watched"),
     ("listeners[].tls.privateKey", "File with its key in PEM; watched"),
     ("listeners[].tls.clientCa", "File with the authorities of clients' certificates; watched"),
+    ("listeners[].tls.clientCrl", "File with the revocation lists of these authorities; watched"),
     ("listeners[].tls.clientCertificate", "Whether clients show certificates; required where clientCa is there"),
     (
         "listeners[].tls.alpn",
