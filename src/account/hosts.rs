@@ -34,7 +34,16 @@ pub struct Connection(Arc<HostCounts>);
 
 /// One flow on a connection.
 #[derive(Debug)]
-pub struct Request(Option<Connection>);
+pub struct Request(On);
+
+#[derive(Debug)]
+enum On {
+    /// A connection of its own.
+    Whole(Connection),
+    /// One of many on a connection (HTTP/2).
+    Shared(Arc<HostCounts>),
+    Nothing,
+}
 
 const HOSTS_MAX: usize = 1024; // of one cluster; through PassthroughCluster clients may reach any number of addresses
 
@@ -123,27 +132,46 @@ impl Connection {
     pub fn request(self) -> Request {
         add(&self.0.rq_total);
         add(&self.0.rq_active);
-        Request(Some(self))
+        Request(On::Whole(self))
+    }
+
+    /// One of many flows begins on it.
+    pub fn shared_request(&self) -> Request {
+        add(&self.0.rq_total);
+        add(&self.0.rq_active);
+        Request(On::Shared(self.0.clone()))
     }
 }
 
 impl Request {
     /// The flow is over, the connection stays.
     pub fn release(mut self) -> Option<Connection> {
-        let connection = self.0.take();
-        connection.inspect(|connection| subtract(&connection.0.rq_active))
+        match std::mem::replace(&mut self.0, On::Nothing) {
+            On::Whole(connection) => {
+                subtract(&connection.0.rq_active);
+                Some(connection)
+            }
+            shared => {
+                self.0 = shared;
+                None
+            }
+        }
     }
 
     /// The connection did not come to stand after all (TLS).
     pub fn connect_failed(&self) {
-        if let Some(connection) = &self.0 {
+        if let On::Whole(connection) = &self.0 {
             add(&connection.0.cx_connect_fail);
         }
     }
 
     /// Its counters.
     pub fn host(&self) -> Option<&Arc<HostCounts>> {
-        self.0.as_ref().map(|connection| &connection.0)
+        match &self.0 {
+            On::Whole(connection) => Some(&connection.0),
+            On::Shared(host) => Some(host),
+            On::Nothing => None,
+        }
     }
 }
 
@@ -155,8 +183,8 @@ impl Drop for Connection {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            subtract(&connection.0.rq_active);
+        if let Some(host) = self.host() {
+            subtract(&host.rq_active);
         }
     }
 }
@@ -184,9 +212,12 @@ mod tests {
         assert_eq!((value(&host, "cx_active"), value(&host, "rq_active")), (1, 1));
         let parked = request.release().expect("its connection");
         assert_eq!((value(&host, "cx_active"), value(&host, "rq_active")), (1, 0));
+        let shared = [parked.shared_request(), parked.shared_request()];
+        assert_eq!((value(&host, "cx_active"), value(&host, "rq_active")), (1, 2));
+        drop(shared);
         drop(parked.request());
         assert_eq!((value(&host, "cx_active"), value(&host, "rq_active")), (0, 0));
-        assert_eq!((value(&host, "cx_total"), value(&host, "rq_total")), (1, 2));
+        assert_eq!((value(&host, "cx_total"), value(&host, "rq_total")), (1, 4));
         Connection::begin(host.clone()).failed();
         assert_eq!((value(&host, "cx_active"), value(&host, "cx_connect_fail"), value(&host, "cx_total")), (0, 1, 2));
     }

@@ -107,6 +107,10 @@ struct Metrics {
     http2_connections: Counter,
     http2_streams: Counter,
     http2_streams_open: Gauge,
+    upstream_http2_connections: Counter,
+    upstream_http2_connections_open: Gauge,
+    upstream_http2_streams: Counter,
+    upstream_http2_streams_open: Gauge,
     bytes_received: Counter,
     bytes_sent: Counter,
     dial_failures: [Counter; ErrorType::ALL.len()],
@@ -141,6 +145,10 @@ static METRICS: Metrics = Metrics {
     http2_connections: Counter::new(),
     http2_streams: Counter::new(),
     http2_streams_open: Gauge::new(),
+    upstream_http2_connections: Counter::new(),
+    upstream_http2_connections_open: Gauge::new(),
+    upstream_http2_streams: Counter::new(),
+    upstream_http2_streams_open: Gauge::new(),
     bytes_received: Counter::new(),
     bytes_sent: Counter::new(),
     dial_failures: [const { Counter::new() }; ErrorType::ALL.len()],
@@ -259,6 +267,28 @@ pub fn http2_stream_opened() {
 /// It is not any more.
 pub fn http2_stream_closed() {
     METRICS.http2_streams_open.add(-1);
+}
+
+/// A connection of HTTP/2 to an upstream or a parent stands.
+pub fn upstream_http2_connected() {
+    METRICS.upstream_http2_connections.add(1);
+    METRICS.upstream_http2_connections_open.add(1);
+}
+
+/// It is closed.
+pub fn upstream_http2_closed() {
+    METRICS.upstream_http2_connections_open.add(-1);
+}
+
+/// A flow takes a stream of such a connection.
+pub fn upstream_http2_stream_opened() {
+    METRICS.upstream_http2_streams.add(1);
+    METRICS.upstream_http2_streams_open.add(1);
+}
+
+/// It is over.
+pub fn upstream_http2_stream_closed() {
+    METRICS.upstream_http2_streams_open.add(-1);
 }
 
 pub(super) fn tunnel_opened() {
@@ -448,6 +478,18 @@ impl Collector for &'static Metrics {
         out.counter("http2_connections", "Connections of clients that speak HTTP/2", &self.http2_connections)?;
         out.counter("http2_streams", "Streams that clients opened on them", &self.http2_streams)?;
         out.gauge("http2_streams_open", "Streams served now", &self.http2_streams_open)?;
+        out.counter(
+            "upstream_http2_connections",
+            "Connections of HTTP/2 to upstreams and parents",
+            &self.upstream_http2_connections,
+        )?;
+        out.gauge(
+            "upstream_http2_connections_open",
+            "Of those the ones that are open now",
+            &self.upstream_http2_connections_open,
+        )?;
+        out.counter("upstream_http2_streams", "Flows that took a stream of them", &self.upstream_http2_streams)?;
+        out.gauge("upstream_http2_streams_open", "Of those the ones that go on", &self.upstream_http2_streams_open)?;
         out.counter("received_bytes", "Bytes from clients, without heads", &self.bytes_received)?;
         out.counter("sent_bytes", "Bytes to clients, without heads", &self.bytes_sent)?;
         let failures = ErrorType::ALL

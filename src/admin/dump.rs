@@ -201,6 +201,9 @@ fn describe(cluster: &Cluster) -> Value {
         "connect_timeout_s": seconds(cluster.connect_timeout),
         "idle_timeout_s": cluster.idle_timeout.map(seconds),
         "requests_per_connection_max": cluster.requests_per_connection_max,
+        "http": cluster.http.version.as_str(),
+        "streams_per_connection_max": cluster.http.streams_max(),
+        "http2_keepalive_s": cluster.http.keepalive().map(|ping| [seconds(ping.interval), seconds(ping.timeout)]),
     })
 }
 

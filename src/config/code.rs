@@ -182,7 +182,6 @@ codes! {
     E170 BadSecretData: "Values of a Secret's `data` are base64; `stringData` holds plain text.",
     // References and conflicts between resources
     E180 BadAllowEntry: "An entry of `allow` is a host, a wildcard or an address, with a port or without (443 and 80): api.github.com, *.pypi.org:443, 10.0.0.5:5432.",
-    E181 ParentProtocol: "A parent proxy is asked with HTTP/1.1 CONNECT. HTTP/2 towards a parent is not supported yet, so its service port must not be HTTP2 or GRPC.",
     E182 SocketNotAllowed: "Unix sockets may be dialled only under the folders of the setting `files.sockets`: whoever writes a ServiceEntry must not reach the sockets of the machine.",
     W180 MissingDestination: "A rule refers to a service that no loaded resource declares. Flows it applies to are answered 503 (NC), as in Istio.",
     W181 MissingSubset: "A route refers to a subset that no DestinationRule of the host declares. Flows it applies to are answered 503 (NC), as in Istio.",

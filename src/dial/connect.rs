@@ -27,7 +27,7 @@ pub(super) struct Asking<'a> {
     pub(super) head: HeadLimits,
 }
 
-const INTERIM_ANSWERS_MAX: usize = 16; // 1xx before the answer; more are no parent's but somebody's who holds us open
+pub(super) const INTERIM_ANSWERS_MAX: usize = 16; // 1xx before the answer; more are no parent's but somebody's who holds us open
 const REASON_BYTES_MAX: usize = 80; // of the parent's reason phrase, in logs and answers
 const READ_BYTES: usize = 1024; // most answers to CONNECT are one short line and a few fields
 
@@ -98,30 +98,44 @@ pub(super) fn request(hop: &Hop, target: &Target, asking: Asking<'_>) -> Result<
         TunnelMethod::Connect => format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"),
         TunnelMethod::Post => format!("POST / HTTP/1.1\r\nHost: {target}\r\nTransfer-Encoding: chunked\r\n"),
     };
-    let mut field = |name: &str, value: &[&str]| {
-        text.push_str(name);
-        text.push_str(": ");
-        value.iter().for_each(|part| text.push_str(part));
-        text.push_str("\r\n");
+    let mut field = |name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
+            text.push_str(part);
+        }
     };
-    match (asking.received_via, asking.via) {
-        (Some(received), Some(via)) => field("Via", &[received, ", 1.1 ", via]),
-        (Some(received), None) => field("Via", &[received]),
-        (None, Some(via)) => field("Via", &["1.1 ", via]),
-        (None, None) => {}
+    if let Some(via) = asking.via_value() {
+        field("Via", &via);
     }
-    match hop.authorization.as_ref().map(|authorization| &authorization.value) {
-        Some(Ok(value)) if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
-            field("Proxy-Authorization", &[value]);
-        }
-        Some(Ok(_)) => {
-            return Err(DialError::Configuration("the parent's credentials hold control characters".into()));
-        }
-        Some(Err(problem)) => return Err(DialError::Configuration(problem.clone())),
-        None => {}
+    if let Some(value) = authorization(hop)? {
+        field("Proxy-Authorization", value);
     }
     text.push_str("\r\n");
     Ok(text.into_bytes())
+}
+
+/// The value of `Proxy-Authorization`, if the parent wants one.
+///
+/// # Errors
+/// [`DialError::Configuration`] where credentials are missing, or could not stand in a head.
+pub(super) fn authorization(hop: &Hop) -> Result<Option<&str>, DialError> {
+    match hop.authorization.as_ref().map(|authorization| &authorization.value) {
+        Some(Ok(value)) if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => Ok(Some(value)),
+        Some(Ok(_)) => Err(DialError::Configuration("the parent's credentials hold control characters".into())),
+        Some(Err(problem)) => Err(DialError::Configuration(problem.clone())),
+        None => Ok(None),
+    }
+}
+
+impl Asking<'_> {
+    /// `Via` as it goes on, with us in it.
+    pub(super) fn via_value(&self) -> Option<String> {
+        match (self.received_via, self.via) {
+            (Some(received), Some(via)) => Some(format!("{received}, 1.1 {via}")),
+            (Some(received), None) => Some(received.to_owned()),
+            (None, Some(via)) => Some(format!("1.1 {via}")),
+            (None, None) => None,
+        }
+    }
 }
 
 /// A reason phrase as it may stand in a log, a header field and a terminal.
@@ -131,7 +145,7 @@ fn printable(reason: &[u8]) -> Box<str> {
 }
 
 fn protocol(asking: Asking<'_>, problem: String) -> DialError {
-    DialError::HopProtocol { hop: asking.hop.clone(), problem: problem.into() }
+    DialError::HopProtocol { hop: asking.hop.clone(), problem: problem.into(), version: "HTTP/1.1" }
 }
 
 #[cfg(test)]

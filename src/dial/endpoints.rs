@@ -234,6 +234,16 @@ impl Lease {
 }
 
 impl ParkedLease {
+    /// One of many flows on the connection.
+    pub(super) fn share(&self) -> Lease {
+        let counted = |flows: &Option<Arc<AtomicU32>>| flows.clone().map(Counted::new);
+        Lease {
+            request: self.connection.as_ref().map(Connection::shared_request),
+            endpoint: counted(&self.endpoint),
+            address: counted(&self.address),
+        }
+    }
+
     /// The connection leaves the pool for another flow.
     pub(super) fn resume(self) -> Lease {
         Lease {

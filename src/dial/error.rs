@@ -101,6 +101,8 @@ pub enum DialError {
         hop: Arc<str>,
         /// What is wrong.
         problem: Box<str>,
+        /// What it was asked in.
+        version: &'static str,
     },
 }
 
@@ -203,7 +205,9 @@ impl DialError {
             Self::HopRefused { status, reason, .. } => {
                 format!("the parent proxy on the way to {target} answered {status} {reason}").trim_end().to_owned()
             }
-            Self::HopProtocol { .. } => format!("the parent proxy on the way to {target} does not speak HTTP/1.1"),
+            Self::HopProtocol { version, .. } => {
+                format!("the parent proxy on the way to {target} does not speak {version}")
+            }
         }
     }
 

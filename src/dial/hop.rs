@@ -14,6 +14,7 @@ use super::{DialError, Dialer, Reached, Way};
 use crate::flow::{DialTrace, Host, Target};
 use crate::http1::HeadLimits;
 use crate::route::cluster::{Endpoint, EndpointAddress};
+use crate::route::upstream_http::UpstreamVersion;
 use crate::route::{Discovery, Hop};
 
 impl Dialer {
@@ -37,9 +38,13 @@ impl Dialer {
             received_via,
             head: HeadLimits { bytes: settings.head_bytes, fields: HEAD_FIELDS_MAX },
         };
-        let request = connect::request(hop, &asked, asking).map_err(on_the_way)?;
         let to_hop = Way { cluster: &hop.cluster, ..way };
-        let Reached { stream, lease: hop_lease, .. } = self.reach_parent(to_hop, hop, trace).await?;
+        if hop.cluster.http.version == UpstreamVersion::Http2 {
+            let reached = self.connect_http2(to_hop, hop, &asked, asking, trace).await?;
+            return Ok(Reached { lease: reached.lease.or(lease), ..reached });
+        }
+        let request = connect::request(hop, &asked, asking).map_err(on_the_way)?;
+        let Reached { stream, lease: hop_lease, .. } = self.reach_parent(to_hop, hop, false, trace).await?;
         let started = Instant::now();
         let until = way.deadline.min(started + way.cluster.connect_timeout);
         let tunnel = timeout_at(until.into(), connect::connect(stream, &request, &asked, asking)).await;
@@ -65,11 +70,12 @@ impl Dialer {
         Ok(Reached { stream, lease: hop_lease.or(lease), began: Instant::now() })
     }
 
-    /// Connects to a parent: TCP and the TLS that it wants.
+    /// Connects to a parent: TCP and the TLS that it wants, to be asked in HTTP/2 if `http2`.
     pub(super) async fn reach_parent(
         &self,
         way: Way<'_>,
         hop: &Hop,
+        http2: bool,
         trace: &mut DialTrace,
     ) -> Result<Reached, DialError> {
         let name = hop_name(hop);
@@ -82,7 +88,7 @@ impl Dialer {
         if let Some(tls) = &hop.cluster.tls {
             let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
             reached.stream =
-                originate(way, tls, &name, reached.stream, reached.began, trace).await.map_err(on_the_way)?;
+                originate(way, tls, &name, reached.stream, reached.began, http2, trace).await.map_err(on_the_way)?;
         }
         Ok(reached)
     }

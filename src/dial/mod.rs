@@ -5,6 +5,7 @@ mod endpoints;
 mod error;
 mod hop;
 mod hosts;
+mod http2;
 mod origination;
 mod own;
 mod pool;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwap;
 use socket2::SockRef;
 
 use self::endpoints::Endpoints;
+use self::http2::Connections;
 use self::origination::{client_of, originate, sni};
 use self::pool::Pool;
 use self::resolve::Resolver;
@@ -40,6 +42,7 @@ use crate::stream::descriptors::{self, Shortage};
 
 pub use endpoints::Lease;
 pub use error::DialError;
+pub use http2::{Http2Sent, Http2Upstream, is_refused};
 pub use own::OwnListeners;
 pub use pool::PoolKey;
 pub use resolve::ResolveError;
@@ -53,6 +56,7 @@ pub struct Dialer {
     own: ArcSwap<OwnListeners>,
     endpoints: Endpoints,
     pool: Pool,
+    http2: Connections,
     pending: Count,
 }
 
@@ -76,7 +80,7 @@ pub struct Dialed {
 impl Dialed {
     /// A new connection; its ends stand in the trace, and in itself for the flows that use it later.
     fn fresh(stream: Stream, lease: Lease, trace: &mut DialTrace) -> Self {
-        trace.local = stream.local_addr();
+        trace.local = stream.local_addr().or(trace.local); // a stream of HTTP/2 has none of its own
         Self { stream, lease, requests: 0, peer: trace.upstream, local: trace.local, hop: trace.hop.clone() }
     }
 
@@ -112,6 +116,7 @@ impl Dialer {
         Ok(Self {
             resolver: ArcSwap::from_pointee(Resolver::new(&settings.dns, settings.dns_queries)?),
             pool: Pool::new(settings.idle_pool),
+            http2: Connections::new(settings.idle_pool),
             settings: ArcSwap::from_pointee(settings),
             own: ArcSwap::default(),
             endpoints: Endpoints::default(),
@@ -128,6 +133,7 @@ impl Dialer {
             self.resolver.store(Arc::new(Resolver::new(&settings.dns, settings.dns_queries)?));
         }
         self.pool.set_max(settings.idle_pool);
+        self.http2.set_max(settings.idle_pool);
         self.settings.store(Arc::new(settings));
         Ok(())
     }
@@ -196,7 +202,7 @@ impl Dialer {
         };
         if let Some(tls) = &cluster.tls {
             let name = sni(tls, &target.host);
-            stream = match Box::pin(originate(way, tls, &name, stream, began, trace)).await {
+            stream = match Box::pin(originate(way, tls, &name, stream, began, false, trace)).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     lease.connect_failed();
@@ -222,7 +228,7 @@ impl Dialer {
         nothing_is_missing(&hop.cluster, trace)?;
         let _pending = self.enter()?;
         let way = Way { cluster: &hop.cluster, target, deadline };
-        let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, trace)).await?;
+        let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, false, trace)).await?;
         Ok(Dialed::fresh(stream, lease, trace))
     }
 
@@ -301,14 +307,15 @@ impl Dialer {
         self.pool.checkin(key, dialed);
     }
 
-    /// Closes every idle connection; the drain does so once no flow begins any more.
+    /// Closes every idle connection, and those of HTTP/2 once they are idle; the drain does so when no flow begins any more.
     pub fn close_idle(&self) {
         self.pool.close();
+        self.http2.close();
     }
 
     /// Idle connections.
     pub fn idle(&self) -> usize {
-        self.pool.len()
+        self.pool.len() + self.http2.idle()
     }
 }
 

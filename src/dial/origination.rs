@@ -11,19 +11,23 @@ use crate::route::cluster::Sni;
 use crate::stream::Stream;
 use crate::tls::ClientTls;
 
-/// Wraps TLS of ours around a stream.
+/// Wraps TLS of ours around a stream; `http2`: for HTTP/2, which is agreed on by ALPN.
 pub(super) async fn originate(
     way: Way<'_>,
     tls: &Origination,
     name: &Host,
     stream: Stream,
     began: Instant,
+    http2: bool,
     trace: &mut DialTrace,
 ) -> Result<Stream, DialError> {
     let client = client_of(tls, trace)?;
     let started = Instant::now();
     let until = way.deadline.min(began + way.cluster.connect_timeout);
-    let shaken = timeout_at(until.into(), client.connect(stream, name)).await;
+    let shaken = timeout_at(until.into(), async {
+        if http2 { client.connect_http2(stream, name).await } else { client.connect(stream, name).await }
+    });
+    let shaken = shaken.await;
     trace.connect += started.elapsed();
     let error = match shaken {
         Ok(Ok(stream)) => return Ok(stream),

@@ -82,6 +82,14 @@ impl PoolKey {
         let target = depends_on_target(cluster).then(|| target.clone());
         Self { hash: KEYS.hash_one((&cluster.name, &target)), cluster: cluster.clone(), target }
     }
+
+    /// How many endpoints the flows of this key may be spread over.
+    pub(super) fn endpoints(&self) -> usize {
+        match &self.cluster.discovery {
+            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => endpoints.len(),
+            Discovery::Asked { .. } | Discovery::Missing(_) => 1,
+        }
+    }
 }
 
 impl PartialEq for PoolKey {
@@ -109,6 +117,7 @@ fn same_way(one: &Cluster, other: &Cluster) -> bool {
     one.name == other.name
         && one.discovery == other.discovery
         && one.source == other.source
+        && one.http == other.http
         && one.addresses.opened == other.addresses.opened
         && one.addresses.policy.allow == other.addresses.policy.allow
         && one.addresses.policy.deny == other.addresses.policy.deny

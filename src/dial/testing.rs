@@ -35,6 +35,7 @@ pub(super) fn cluster() -> Cluster {
         balancing: Balancing::LeastRequest,
         idle_timeout: None,
         requests_per_connection_max: 0,
+        http: Default::default(),
         traffic: "PassthroughCluster".into(),
     }
 }

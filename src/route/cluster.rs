@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::account::Traffic;
 use crate::flow::{Host, Name, Origin, Target};
 use crate::route::addresses::AddressRules;
+use crate::route::upstream_http::UpstreamHttp;
 use crate::tls::ClientTls;
 
 /// Compiled from a service port, an optional subset and the DestinationRule that covers it. Live state (connections, counters,
@@ -37,6 +38,8 @@ pub struct Cluster {
     pub idle_timeout: Option<Duration>,
     /// `connectionPool.http.maxRequestsPerConnection`; 0: no limit, 1: no keep-alive.
     pub requests_per_connection_max: u32,
+    /// Which HTTP is spoken to it.
+    pub http: UpstreamHttp,
     /// What is counted of flows to it.
     pub traffic: Traffic,
 }

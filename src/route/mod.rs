@@ -13,6 +13,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 pub(crate) mod shared_cases;
 pub mod snapshot;
+pub mod upstream_http;
 mod walk;
 pub mod weighed;
 

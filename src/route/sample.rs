@@ -29,6 +29,7 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         balancing: Balancing::default(),
         idle_timeout: None,
         requests_per_connection_max: 0,
+        http: Default::default(),
         traffic: Traffic::new(name.into(), "".into()),
     })
 }

@@ -1,9 +1,11 @@
-//! One stream of an HTTP/2 connection as a stream of bytes: what CONNECT (RFC 9113 §8.5) and a websocket (RFC 8441) become.
+//! One stream of an HTTP/2 connection as a stream of bytes: what CONNECT (RFC 9113 §8.5) and a websocket (RFC 8441) become, a client's
+//! and ours.
 //!
 //! FIN is END_STREAM, a reset is RST_STREAM with CONNECT_ERROR, both ways. Flow control is end to end: capacity is given back to the
 //! client only when the reader comes again, that is when the other side has taken what was read before. [`Window`] is what all streams
 //! of a connection share.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -24,8 +26,14 @@ pub struct Http2Stream {
     /// Bytes that the reader got and whose capacity the client does not have back yet.
     taken: usize,
     sent_end: bool,
-    share: WindowShare,
+    /// Of the window of a client's connection.
+    share: Option<WindowShare>,
+    /// What the connection of an upstream counts the stream by.
+    _hold: Option<Hold>,
 }
+
+/// Kept to the end of a stream, and not looked at.
+pub type Hold = Box<dyn Any + Send + Sync>;
 
 /// What is handed over to the connection at once, at most: as much as it queues for one stream.
 pub const SEND_BYTES_MAX: usize = 64 * 1024;
@@ -33,12 +41,17 @@ pub const SEND_BYTES_MAX: usize = 64 * 1024;
 impl Http2Stream {
     /// Of a request whose answer has been begun; `share` is that of its body.
     pub fn new(send: SendStream<Bytes>, recv: RecvStream, share: WindowShare) -> Self {
-        Self { send, recv, held: Bytes::new(), taken: 0, sent_end: false, share }
+        Self { send, recv, held: Bytes::new(), taken: 0, sent_end: false, share: Some(share), _hold: None }
     }
 
-    /// The window that all streams of the connection share.
-    pub(super) fn window(&self) -> &Arc<Window> {
-        self.share.window()
+    /// Of a request of ours that was answered by 2xx; `hold` is kept until the stream is over.
+    pub fn outgoing(send: SendStream<Bytes>, recv: RecvStream, hold: Hold) -> Self {
+        Self { send, recv, held: Bytes::new(), taken: 0, sent_end: false, share: None, _hold: Some(hold) }
+    }
+
+    /// The window that all streams of a client's connection share.
+    pub(super) fn window(&self) -> Option<&Arc<Window>> {
+        self.share.as_ref().map(WindowShare::window)
     }
 
     /// Sends END_STREAM, behind everything that was written.

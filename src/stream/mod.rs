@@ -175,7 +175,7 @@ impl Stream {
     /// What the other side shares with other streams of its connection, if that is one of HTTP/2.
     pub fn window(&self) -> Option<&Arc<Window>> {
         match &self.io {
-            Io::Http2(http2) => Some(http2.window()),
+            Io::Http2(http2) => http2.window(),
             _ => None,
         }
     }

@@ -165,13 +165,30 @@ impl ClientTls {
     /// # Errors
     /// See [`HandshakeError`].
     pub async fn connect(&self, stream: Stream, name: &Host) -> Result<Stream, HandshakeError> {
-        let name = match name {
-            Host::Ip(ip) => ServerName::from(*ip),
-            Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
-                .map_err(|_| HandshakeError::new(ErrorType::TlsProtocol, "the name cannot be sent as SNI"))?,
-        };
-        let shaken = self.compiled.connector.connect(name, stream).await;
+        let shaken = self.compiled.connector.connect(server_name(name)?, stream).await;
         shaken.map(Stream::from).map_err(HandshakeError::from)
+    }
+
+    /// The same for HTTP/2, which is offered and has to be agreed to; a server without ALPN is believed to speak it, as configured.
+    ///
+    /// # Errors
+    /// See [`HandshakeError`].
+    pub async fn connect_http2(&self, stream: Stream, name: &Host) -> Result<Stream, HandshakeError> {
+        let connector = &self.compiled.connector;
+        // Servers of the mesh are told that they are asked by it.
+        let offered: &[&str] =
+            if connector.config().alpn_protocols.is_empty() { &["h2"] } else { &["istio-h2", "istio", "h2"] };
+        let offered = offered.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let shaken = connector.with_alpn(offered).connect(server_name(name)?, stream).await;
+        shaken.map(Stream::from).map_err(HandshakeError::from)
+    }
+}
+
+fn server_name(name: &Host) -> Result<ServerName<'static>, HandshakeError> {
+    match name {
+        Host::Ip(ip) => Ok(ServerName::from(*ip)),
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
+            .map_err(|_| HandshakeError::new(ErrorType::TlsProtocol, "the name cannot be sent as SNI")),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::Diagnostics;
 use crate::config::load::{Configuration, Sources};
 use crate::route::sample::{ask, verdict, with_flow};
+use crate::route::upstream_http::UpstreamVersion;
 use crate::route::{Choice, Discovery, Via};
 
 mod credentials;
@@ -638,22 +639,24 @@ fn credentials_come_from_secrets_and_files() {
 }
 
 #[test]
-fn a_parent_that_speaks_http2_only_is_refused_and_its_neighbour_is_not() {
+fn the_protocol_of_a_parents_port_says_how_it_is_asked() {
     let settings =
         "mesh: { outboundTrafficPolicy: { mode: ALLOW_ANY, egressProxy: { host: p.test, port: { number: 3128 } } } }\n";
     let parent = |protocol: &str| {
         let port = format!("{{ number: 3128, name: proxy, protocol: {protocol} }}");
         service_entry("p", &format!("hosts: [p.test]\naddresses: [192.0.2.1]\nports: [{port}]\nresolution: DNS"))
     };
-    for protocol in ["HTTP2", "GRPC"] {
-        let shown = load(settings, &parent(protocol)).diagnostics().render(false);
-        let message = "error[E181]: ServiceEntry default/p: spec.ports[0]: p.test is asked as a parent proxy, which HTTP/2 is not supported for yet\n";
-        assert!(shown.starts_with(message), "{shown}");
-        assert!(shown.contains("= help: a port of protocol HTTP or TCP is asked with HTTP/1.1\n"), "{shown}");
-        assert!(shown.ends_with("1 error, 0 warnings\n"), "{shown}");
-    }
-    for protocol in ["HTTP", "TCP", "HTTPS"] {
-        load(settings, &parent(protocol)).clean();
+    for (protocol, version) in [
+        ("HTTP2", UpstreamVersion::Http2),
+        ("GRPC", UpstreamVersion::Http2),
+        ("HTTP", UpstreamVersion::Http1),
+        ("TCP", UpstreamVersion::Http1),
+        ("HTTPS", UpstreamVersion::Http1),
+    ] {
+        let route = load(settings, &parent(protocol)).clean().ask("unknown.test:443").verdict.expect("allowed");
+        let Via::Connect(hop) = &route.cluster.via else { panic!("{:?}", route.cluster.via) };
+        assert_eq!(hop.cluster.http.version, version, "{protocol}");
+        assert_eq!(route.cluster.http.version, UpstreamVersion::Http1, "what is behind the parent is another matter");
     }
 }
 

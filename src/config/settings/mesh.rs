@@ -8,6 +8,7 @@ use super::Settings;
 use super::access_log::{self, AccessLog};
 use crate::account::Format;
 use crate::config::diagnostic::{Code, Context, Diagnostics};
+use crate::config::kinds::destination_rule::UPGRADES;
 use crate::config::kinds::mesh_config::MeshConfig;
 use crate::config::read::Fields;
 use crate::config::source::Spanned;
@@ -29,6 +30,8 @@ pub struct Mesh {
     pub root_namespace: Box<str>,
     /// `trustDomain` of SPIFFE identities.
     pub trust_domain: Box<str>,
+    /// `h2UpgradePolicy`, of a MeshConfig only; it changes ports of HTTP whose rule leaves it to the mesh.
+    pub upgrades_to_http2: Option<bool>,
 }
 
 /// What becomes of targets that no resource knows.
@@ -84,6 +87,7 @@ impl Default for Mesh {
             connect_timeout: Duration::from_secs(10), // Istio's default
             root_namespace: "istio-system".into(),
             trust_domain: "cluster.local".into(),
+            upgrades_to_http2: None,
         }
     }
 }
@@ -118,6 +122,9 @@ pub(super) fn lay_under(settings: &mut Settings, configs: Vec<MeshConfig>, diagn
         let Some(mut fields) = Fields::of(&config.config, cx) else { continue };
         let mut read = read_carried_out(&mut fields, Path::new(""), cx);
         read.access_log.file = read.access_log.file.map(|path| below(&settings.files.root, path));
+        if let Some(upgrades) = fields.one_of("h2UpgradePolicy", UPGRADES, cx).flatten() {
+            settings.mesh.upgrades_to_http2.get_or_insert(upgrades);
+        }
         pass_over(&mut fields, cx);
         fields.finish(cx);
         for key in CARRIED_OUT {
@@ -193,7 +200,7 @@ const CARRIED_OUT: [&str; 7] =
 const POLICY: &str = "outboundTrafficPolicy";
 
 /// The other fields of MeshConfig (istio/api mesh/v1alpha1).
-const MESH_CONFIG_PASSED_OVER: [&str; 38] = [
+const MESH_CONFIG_PASSED_OVER: [&str; 37] = [
     "proxyListenPort",
     "proxyInboundListenPort",
     "proxyHttpPort",
@@ -213,7 +220,6 @@ const MESH_CONFIG_PASSED_OVER: [&str; 38] = [
     "caCertificates",
     "localityLbSetting",
     "dnsRefreshRate",
-    "h2UpgradePolicy",
     "inboundClusterStatName",
     "outboundClusterStatName",
     "certificates",

@@ -2,6 +2,7 @@
 
 mod discovery;
 mod origination;
+mod upstream_http;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use self::discovery::{discovery, opened, parent_discovery};
 use self::origination::{parent_origination, warn_of_double_tls};
+use self::upstream_http::upstream_http;
 use super::credentials::{Credentials, Missing};
 use super::notes::Notes;
 use super::rules::{Rule, Rules};
@@ -24,6 +26,7 @@ use crate::config::settings::Settings;
 use crate::config::source::Span;
 use crate::flow::Origin;
 use crate::route::cluster::{Authorization, Balancing, Hop};
+use crate::route::upstream_http::UpstreamHttp;
 use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via};
 
 /// Makes the clusters that one namespace sees.
@@ -122,6 +125,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             balancing: Balancing::default(),
             idle_timeout: None,
             requests_per_connection_max: 0,
+            http: UpstreamHttp::default(),
         };
         let Some(proxy) = proxy else { return Arc::new(plain) };
         let place = Place {
@@ -226,13 +230,6 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         origin: Origin,
         notes: &mut Notes<'_>,
     ) -> Hop {
-        if matches!(declared.protocol, Protocol::Http2 | Protocol::Grpc) {
-            let message =
-                format!("{} is asked as a parent proxy, which HTTP/2 is not supported for yet", declared.host);
-            notes.once_with(declared.entry.resource, Code::ParentProtocol, declared.port.span, message, |diagnostic| {
-                diagnostic.help("a port of protocol HTTP or TCP is asked with HTTP/1.1");
-            });
-        }
         let cluster = self.direct(declared, rule, subset, notes);
         let discovery = parent_discovery(declared, cluster.discovery.clone());
         let tls = cluster.tls.as_deref().map(|tls| Arc::new(parent_origination(declared, tls.clone())));
@@ -282,6 +279,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             },
             idle_timeout: pool.idle_timeout,
             requests_per_connection_max: pool.requests_per_connection_max,
+            http: upstream_http(declared.protocol, &pool, self.settings),
         }
     }
 
@@ -308,6 +306,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             balancing: Balancing::default(),
             idle_timeout: None,
             requests_per_connection_max: 0,
+            http: UpstreamHttp::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::config::diagnostic::{Code, Context};
 use crate::config::kinds::scalars::read_duration;
 use crate::config::read::Fields;
 use crate::config::yaml::Node;
+use crate::route::upstream_http::{Http2Options, Keepalive};
 
 /// `connectionPool`, as far as it is carried out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +18,12 @@ pub struct Pool {
     pub idle_timeout: Option<Duration>,
     /// `http.maxRequestsPerConnection`; 0: no limit.
     pub requests_per_connection_max: u32,
+    /// `http.h2UpgradePolicy`; `None`: DEFAULT, which is the mesh's.
+    pub upgrades: Option<bool>,
+    /// `http.useClientProtocol`.
+    pub uses_client_protocol: bool,
+    /// `http.maxConcurrentStreams` and `http.http2KeepAlive`.
+    pub http2: Http2Options,
 }
 
 pub(super) fn read_pool(node: &Node, cx: &mut Context<'_>) -> Option<Pool> {
@@ -39,9 +46,8 @@ pub(super) fn read_pool(node: &Node, cx: &mut Context<'_>) -> Option<Pool> {
     if let Some(mut http) = fields.fields("http", cx) {
         let requests = http.whole("maxRequestsPerConnection", 0..=COUNT_MAX, cx);
         pool.requests_per_connection_max = requests.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-        let counts = ["http1MaxPendingRequests", "http2MaxRequests", "maxRetries", "maxConcurrentStreams"];
-        ignored_counts(&mut http, &counts, cx);
-        read_pool_http2(&mut http, cx);
+        ignored_counts(&mut http, &["http1MaxPendingRequests", "http2MaxRequests", "maxRetries"], cx);
+        read_pool_http2(&mut http, &mut pool, cx);
         if let Some(node) = http.get("idleTimeout") {
             read_duration(node, cx);
             http.ignored("idleTimeout", "idle connections are kept as long as limits.idlePool has room", cx);
@@ -52,24 +58,22 @@ pub(super) fn read_pool(node: &Node, cx: &mut Context<'_>) -> Option<Pool> {
     Some(pool)
 }
 
-fn read_pool_http2(http: &mut Fields<'_>, cx: &mut Context<'_>) {
-    let upgrade = http.one_of("h2UpgradePolicy", UPGRADES, cx).unwrap_or(false);
+fn read_pool_http2(http: &mut Fields<'_>, pool: &mut Pool, cx: &mut Context<'_>) {
+    pool.upgrades = http.one_of("h2UpgradePolicy", UPGRADES, cx).flatten();
     if let Some(node) = http.get("useClientProtocol") {
-        if upgrade && node.boolean(cx) == Some(true) {
+        pool.uses_client_protocol = node.boolean(cx) == Some(true);
+        if pool.uses_client_protocol && pool.upgrades == Some(true) {
             let message = "`useClientProtocol` and `h2UpgradePolicy: UPGRADE` exclude each other";
             cx.report(Code::BadValue, node.span, message);
         }
-        http.ignored("useClientProtocol", "HTTP/1.1 is spoken to upstreams", cx);
     }
-    if upgrade {
-        http.ignored("h2UpgradePolicy", "HTTP/1.1 is spoken to upstreams", cx);
-    }
+    let streams = http.whole("maxConcurrentStreams", 0..=COUNT_MAX, cx);
+    pool.http2.streams_max = streams.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
     if let Some(mut keepalive) = http.fields("http2KeepAlive", cx) {
-        for name in ["interval", "timeout"] {
-            keepalive.required(name, cx).and_then(|node| read_duration(node, cx));
-        }
+        let [interval, timeout] =
+            ["interval", "timeout"].map(|name| keepalive.required(name, cx).and_then(|node| read_duration(node, cx)));
         keepalive.finish(cx);
-        http.ignored("http2KeepAlive", "HTTP/1.1 is spoken to upstreams", cx);
+        pool.http2.keepalive = interval.zip(timeout).map(|(interval, timeout)| Keepalive { interval, timeout });
     }
 }
 
@@ -81,4 +85,6 @@ fn ignored_counts(fields: &mut Fields<'_>, names: &[&'static str], cx: &mut Cont
     }
 }
 
-const UPGRADES: &[(&str, bool)] = &[("DEFAULT", false), ("DO_NOT_UPGRADE", false), ("UPGRADE", true)];
+/// What a policy says, if it says something.
+pub const UPGRADES: &[(&str, Option<bool>)] =
+    &[("DEFAULT", None), ("DO_NOT_UPGRADE", Some(false)), ("UPGRADE", Some(true))];

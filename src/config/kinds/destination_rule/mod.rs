@@ -28,7 +28,7 @@ use crate::config::yaml::{Node, Value};
 use crate::flow::Workload;
 use crate::route::hosts::resolve_short_name;
 
-pub use self::connection_pool::Pool;
+pub use self::connection_pool::{Pool, UPGRADES};
 pub use self::load_balancer::Balancer;
 pub use self::parent::CredentialRef;
 pub use self::tls::{Tls, TlsMode};
