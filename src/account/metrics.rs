@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::istio;
 use super::record::Asked;
+use super::usage::Resource;
 use crate::flow::{Ending, ErrorType, Limit, Outcome, Side, Unfit};
 
 /// How a DNS query ended.
@@ -101,6 +102,8 @@ struct Metrics {
     certificates: Mutex<Vec<Certificate>>,
     tunnels_open: Gauge,
     limits_reached: [Counter; Limit::ALL.len()],
+    overflows: [Counter; Resource::ALL.len()],
+    mirrors_dropped: Counter,
     dials_pending: Gauge,
     dns_queries_pending: Gauge,
     pool_idle: Gauge,
@@ -139,6 +142,8 @@ static METRICS: Metrics = Metrics {
     certificates: Mutex::new(Vec::new()),
     tunnels_open: Gauge::new(),
     limits_reached: [const { Counter::new() }; Limit::ALL.len()],
+    overflows: [const { Counter::new() }; Resource::ALL.len()],
+    mirrors_dropped: Counter::new(),
     dials_pending: Gauge::new(),
     dns_queries_pending: Gauge::new(),
     pool_idle: Gauge::new(),
@@ -302,6 +307,16 @@ pub(super) fn tunnel_closed() {
 /// A bound was met, and what met it was refused, ended or held back.
 pub fn limit_reached(limit: Limit) {
     METRICS.limits_reached[limit as usize].add(1);
+}
+
+/// A bound of a DestinationRule turned something away.
+pub(super) fn overflowed(resource: Resource) {
+    METRICS.overflows[resource as usize].add(1);
+}
+
+/// A copy of a request did not go out: too many were on their way, or its upstream was not there.
+pub fn mirror_dropped() {
+    METRICS.mirrors_dropped.add(1);
 }
 
 /// A dial begins.
@@ -475,6 +490,9 @@ impl Collector for &'static Metrics {
             "What met a bound of the settings and was refused, ended or held back",
             seen(reached),
         )?;
+        let overflows = Resource::ALL.iter().map(|of| ([("bound", of.name())], self.overflows[*of as usize].value()));
+        out.family("cluster_overflows", "What met a bound of a DestinationRule and was turned away", seen(overflows))?;
+        out.counter("mirrors_dropped", "Copies of requests that did not go out", &self.mirrors_dropped)?;
         out.counter("http2_connections", "Connections of clients that speak HTTP/2", &self.http2_connections)?;
         out.counter("http2_streams", "Streams that clients opened on them", &self.http2_streams)?;
         out.gauge("http2_streams_open", "Streams served now", &self.http2_streams_open)?;

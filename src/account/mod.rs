@@ -15,6 +15,7 @@ pub mod record;
 pub mod refusals;
 pub mod shares;
 pub mod traffic;
+pub mod usage;
 mod writer;
 
 use std::io;

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::query::Query;
 use crate::account::hosts::{ClusterHosts, HostCounts};
+use crate::account::usage::{Resource, Usage};
 use crate::flow::Host;
-use crate::route::Discovery;
 use crate::route::cluster::EndpointAddress;
+use crate::route::{Cluster, Discovery};
 use crate::tunnel::Proxy;
 
 /// Which of them are wanted.
@@ -45,6 +46,8 @@ struct Shown {
     /// Addresses that the rules spell, with their weight.
     spelled: BTreeMap<SocketAddr, u32>,
     hosts: Option<Arc<ClusterHosts>>,
+    /// What flows may hold of it at once; `None`: it is in the rules no more.
+    bounds: Option<[u64; Resource::ALL.len()]>,
 }
 
 struct Line {
@@ -65,6 +68,7 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
             return;
         }
         let shown = all.entry(cluster.name.clone()).or_default();
+        shown.bounds = Some(bounds(cluster));
         if let Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } = &cluster.discovery {
             for endpoint in endpoints {
                 if let EndpointAddress::Host(Host::Ip(ip), port) = endpoint.at {
@@ -74,6 +78,15 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
         }
     });
     all
+}
+
+/// Envoy's number for "any number" is the largest that it knows.
+fn bounds(cluster: &Cluster) -> [u64; Resource::ALL.len()] {
+    Resource::ALL.map(|resource| {
+        let pool = cluster.pool.as_deref();
+        let max = pool.and_then(|pool| pool.max(resource, &Usage::default()));
+        max.map_or(u64::from(u32::MAX), |max| max as u64)
+    })
 }
 
 impl Shown {
@@ -92,8 +105,7 @@ impl Shown {
     }
 }
 
-/// Envoy's text: `cluster::address::name::value`. What Envoy says of things that are not carried out here (health, outliers, bounds of a
-/// cluster, localities) is left out: a constant would be taken for an observation.
+/// Envoy's text: `cluster::address::name::value`. What Envoy says of things that are not carried out here (health, outliers, localities) is left out: a constant would be taken for an observation.
 pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
     let mut out = String::new();
     for (name, shown) in shown(proxy, wanted).iter().take(wanted.limit) {
@@ -102,6 +114,9 @@ pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
             writeln!(out, "{name}::{of}{key}::{value}").expect("a String takes everything");
         };
         line("", "observability_name", &name);
+        for (resource, max) in Resource::ALL.iter().zip(shown.bounds.iter().flatten()) {
+            line("default_priority::", resource.name(), max);
+        }
         for Line { peer, host, weight } in shown.lines() {
             let of = format!("{peer}::");
             for (key, value) in host.values() {

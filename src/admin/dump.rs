@@ -13,9 +13,9 @@ use super::facts::Facts;
 use super::query::Query;
 use super::tunnels::describe_hop;
 use crate::flow::{Origin, Target};
-use crate::route::cluster::{Endpoint, EndpointAddress, Sni};
+use crate::route::cluster::{Endpoint, EndpointAddress, ProxyProtocol, Sni};
 use crate::route::snapshot::Outbound;
-use crate::route::{Cluster, Discovery, Mode, Service, Snapshot, Via};
+use crate::route::{Cluster, ConnectionPool, Discovery, Mode, Service, Snapshot, Via};
 
 /// What is wanted of it.
 #[derive(Debug)]
@@ -204,6 +204,27 @@ fn describe(cluster: &Cluster) -> Value {
         "http": cluster.http.version.as_str(),
         "streams_per_connection_max": cluster.http.streams_max(),
         "http2_keepalive_s": cluster.http.keepalive().map(|ping| [seconds(ping.interval), seconds(ping.timeout)]),
+        "connection_pool": cluster.pool.as_deref().map(connection_pool),
+        "proxy_protocol": cluster.proxy_protocol.map(ProxyProtocol::as_str),
+    })
+}
+
+fn connection_pool(pool: &ConnectionPool) -> Value {
+    let seconds = |duration: Duration| duration.as_secs_f64();
+    json!({
+        "at": place(&pool.origin),
+        "connections_max": pool.connections_max,
+        "pending_requests_max": pool.pending_requests_max,
+        "requests_max": pool.requests_max,
+        "retries_max": pool.retries_max,
+        "retry_budget": pool.retry_budget.map(|budget| json!({ "percent": budget.percent, "min": budget.min })),
+        "lifetime_s": pool.lifetime.map(seconds),
+        "idle_s": pool.idle.map(seconds),
+        "keepalive": pool.keepalive.map(|keepalive| json!({
+            "probes": keepalive.probes,
+            "time_s": keepalive.time.map(seconds),
+            "interval_s": keepalive.interval.map(seconds),
+        })),
     })
 }
 

@@ -155,7 +155,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::testing::*;
-    use super::super::{DialSettings, Dialed, Dialer};
+    use super::super::{Asker, DialSettings, Dialed, Dialer};
     use super::*;
     use crate::flow::{DialTrace, ErrorType, Failure};
     use crate::route::cluster::Authorization;
@@ -414,8 +414,8 @@ mod tests {
         let parent = Parent::saying("HTTP/1.1 200 OK\r\n\r\n").await;
         let cluster = Arc::new(Cluster { via: Via::Connect(Arc::new(parent.hop())), ..cluster() });
         let (target, mut trace) = (target("api.example:443"), DialTrace::default());
-        let passed = Some("1.1 one, 1.0 two");
-        assert!(dialer().dial_onward(&cluster, &target, passed, soon(), &mut trace).await.is_ok());
+        let passed = Asker { received_via: Some("1.1 one, 1.0 two"), client: None };
+        assert!(dialer().dial_for(&cluster, &target, passed, soon(), &mut trace).await.is_ok());
         assert!(parent.request().contains("\r\nVia: 1.1 one, 1.0 two, 1.1 egret-test\r\n"));
         let silent = Dialer::new(DialSettings { via: None, ..settings() }).unwrap();
         assert!(silent.dial(&cluster, &target, soon(), &mut trace).await.is_ok());

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use foldhash::HashMap;
 
 use crate::account::hosts::{ClusterHosts, Connection, HostCounts, Request};
+use crate::account::usage::{Held, Usage};
 use crate::flow::Host;
 use crate::route::Cluster;
 use crate::route::cluster::{Balancing, Endpoint, EndpointAddress};
@@ -40,6 +42,16 @@ pub struct Lease {
     request: Option<Request>,
     endpoint: Option<Counted>,
     address: Option<Counted>,
+    bounded: Option<Box<Bounded>>,
+}
+
+/// What a rule says of a connection. Boxed where it is kept: it says so of few, and leases are part of every future that dials.
+#[derive(Debug, Default)]
+struct Bounded {
+    /// Its place within the bounds of its cluster, and of its parent's.
+    held: [Option<Held>; 2],
+    /// From then on it serves no further request.
+    expires: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,6 +63,7 @@ pub(super) struct ParkedLease {
     connection: Option<Connection>,
     endpoint: Option<Arc<AtomicU32>>,
     address: Option<Arc<AtomicU32>>,
+    bounded: Option<Box<Bounded>>,
 }
 
 const CLUSTERS_MIN: usize = 1024; // below that many, clusters that vanished are not looked for
@@ -217,19 +230,39 @@ impl Lease {
     }
 
     /// This lease, with the parts of `other` that it lacks.
-    pub(super) fn or(self, other: Self) -> Self {
+    pub(super) fn or(mut self, other: Self) -> Self {
+        if let Some(other) = other.bounded {
+            let Bounded { held, expires } = *other;
+            held.into_iter().flatten().for_each(|held| self.keep(Some(held), expires));
+        }
         Self {
             request: self.request.or(other.request),
             endpoint: self.endpoint.or(other.endpoint),
             address: self.address.or(other.address),
+            bounded: self.bounded,
         }
+    }
+
+    /// The connection's place within a bound, where there is one, and its end.
+    pub(super) fn keep(&mut self, held: Option<Held>, expires: Option<Instant>) {
+        let Some(held) = held else { return };
+        let bounded = self.bounded.get_or_insert_default();
+        let free = bounded.held.iter_mut().find(|place| place.is_none());
+        *free.expect("a cluster and the parent on the way to it are two") = Some(held);
+        bounded.expires = [bounded.expires, expires].into_iter().flatten().min();
+    }
+
+    /// True once the connection has to serve no further request (`maxConnectionDuration`).
+    pub fn has_expired(&self) -> bool {
+        has_expired(self.bounded.as_deref())
     }
 
     /// The connection goes to the pool: no flow any more.
     pub(super) fn park(self) -> ParkedLease {
         let parked = |counted: Option<Counted>| counted.map(|counted| counted.0.clone());
         let connection = self.request.and_then(Request::release);
-        ParkedLease { connection, endpoint: parked(self.endpoint), address: parked(self.address) }
+        let (endpoint, address) = (parked(self.endpoint), parked(self.address));
+        ParkedLease { connection, endpoint, address, bounded: self.bounded }
     }
 }
 
@@ -241,7 +274,18 @@ impl ParkedLease {
             request: self.connection.as_ref().map(Connection::shared_request),
             endpoint: counted(&self.endpoint),
             address: counted(&self.address),
+            bounded: None, // the connection has it
         }
+    }
+
+    /// The bounds that its connection counts against.
+    pub(super) fn usages(&self) -> impl Iterator<Item = &Arc<Usage>> {
+        self.bounded.iter().flat_map(|bounded| bounded.held.iter().flatten()).map(Held::usage)
+    }
+
+    /// As of a lease in use.
+    pub(super) fn has_expired(&self) -> bool {
+        has_expired(self.bounded.as_deref())
     }
 
     /// The connection leaves the pool for another flow.
@@ -250,6 +294,7 @@ impl ParkedLease {
             request: self.connection.map(Connection::request),
             endpoint: self.endpoint.map(Counted::new),
             address: self.address.map(Counted::new),
+            bounded: self.bounded,
         }
     }
 }
@@ -274,6 +319,10 @@ impl Key {
             EndpointAddress::Unix(path) => Self::Unix(path.clone()),
         }
     }
+}
+
+fn has_expired(bounded: Option<&Bounded>) -> bool {
+    bounded.and_then(|bounded| bounded.expires).is_some_and(|expires| Instant::now() >= expires)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::resolve::ResolveError;
-use crate::flow::{ErrorType, Failure, Name, Target};
+use crate::account::usage::Resource;
+use crate::flow::{ErrorType, Failure, Name, Origin, Target};
 use crate::route::addresses::Prohibited;
 use crate::tls::HandshakeError;
 
@@ -46,6 +47,20 @@ pub enum DialError {
         what: &'static str,
         /// The bound.
         max: usize,
+    },
+    /// A bound of the rule of a cluster is reached.
+    #[error("{} ({rule}): {field}: {max} {} of {cluster} are held", rule.resource, resource.noun())]
+    Overflow {
+        /// What is bounded.
+        resource: Resource,
+        /// The field that says so.
+        field: &'static str,
+        /// The bound.
+        max: usize,
+        /// Whose.
+        cluster: Arc<str>,
+        /// Where the rule stands.
+        rule: Box<Origin>,
     },
     /// TCP, or the Unix socket.
     #[error("connect to {peer}")]
@@ -123,7 +138,7 @@ impl DialError {
             Self::NoEndpoint(_) => ErrorType::Unavailable,
             Self::Configuration(_) => ErrorType::Configuration,
             Self::Credential(_) => ErrorType::Credential,
-            Self::Overloaded { .. } => ErrorType::Overloaded,
+            Self::Overloaded { .. } | Self::Overflow { .. } => ErrorType::Overloaded,
             Self::Connect { source, .. } => connect_error_type(source),
             Self::Timeout { .. } => ErrorType::ConnectionTimeout,
             Self::Tls { source, .. } => source.error,
@@ -139,6 +154,14 @@ impl DialError {
             Self::Connect { source, .. } => is_out_of_descriptors(source),
             Self::Hop { source, .. } => source.is_for_want_of_descriptors(),
             _ => false,
+        }
+    }
+
+    /// What is bounded, and the rule that bounds it.
+    pub fn overflow(&self) -> Option<(Resource, &Origin)> {
+        match self {
+            Self::Overflow { resource, rule, .. } => Some((*resource, rule)),
+            _ => None,
         }
     }
 
@@ -160,6 +183,7 @@ impl DialError {
             | Self::Configuration(_)
             | Self::Credential(_)
             | Self::Overloaded { .. }
+            | Self::Overflow { .. }
             | Self::HopRefused { .. }
             | Self::HopProtocol { .. } => false,
         }
@@ -168,7 +192,7 @@ impl DialError {
     /// How much the error tells, to choose one among several attempts: what happened beats what did not happen.
     pub(super) fn weight(&self) -> u8 {
         match self {
-            Self::Overloaded { .. } | Self::Configuration(_) | Self::Credential(_) => 6,
+            Self::Overloaded { .. } | Self::Overflow { .. } | Self::Configuration(_) | Self::Credential(_) => 6,
             Self::Tls { .. } | Self::HopRefused { .. } | Self::HopProtocol { .. } | Self::Loop(_) => 5,
             Self::Connect { source, .. } if connect_error_type(source) != ErrorType::Unroutable => 4,
             Self::Timeout { .. } => 3,
@@ -187,6 +211,9 @@ impl DialError {
             Self::NoEndpoint(_) => format!("no endpoint is known for {target}"),
             Self::Configuration(_) | Self::Credential(_) => format!("the rule for {target} cannot be carried out"),
             Self::Overloaded { what, max } => format!("the limit of {max} {what} is reached"),
+            Self::Overflow { resource, field, max, rule, .. } => {
+                format!("the limit of {max} {} is reached: {field} of {}", resource.noun(), rule.resource)
+            }
             Self::Connect { source, .. } => match connect_error_type(source) {
                 ErrorType::ConnectionRefused => format!("{target} refused the connection"),
                 ErrorType::Unroutable => format!("{target} cannot be reached"),

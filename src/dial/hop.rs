@@ -6,11 +6,14 @@ use std::time::Instant;
 
 use tokio::time::timeout_at;
 
+use super::bounds::expiry;
 use super::connect::{self, Asking};
 use super::endpoints::Lease;
 use super::origination::{originate, sni};
+use super::proxy_header;
 use super::reach::no_endpoint;
 use super::{DialError, Dialer, Reached, Way};
+use crate::account::usage::Resource;
 use crate::flow::{DialTrace, Host, Target};
 use crate::http1::HeadLimits;
 use crate::route::cluster::{Endpoint, EndpointAddress};
@@ -80,16 +83,21 @@ impl Dialer {
     ) -> Result<Reached, DialError> {
         let name = hop_name(hop);
         trace.hop = Some(name.clone());
-        let on_the_way = |source| DialError::Hop { hop: name, source: Box::new(source) };
+        let on_the_way = |source| DialError::Hop { hop: name.clone(), source: Box::new(source) };
+        let held = self.hold(way.cluster, Resource::Connections)?;
         let mut reached = match self.reach(way, trace).await {
             Ok(reached) => reached,
             Err(error) => return Err(on_the_way(error)),
         };
+        if let Some(version) = way.cluster.proxy_protocol {
+            Box::pin(proxy_header::send(&mut reached, version, way, trace)).await.map_err(on_the_way)?;
+        }
         if let Some(tls) = &hop.cluster.tls {
             let name = sni(tls, hop_host(hop).unwrap_or(&way.target.host));
             reached.stream =
                 originate(way, tls, &name, reached.stream, reached.began, http2, trace).await.map_err(on_the_way)?;
         }
+        reached.lease.keep(held, expiry(way.cluster));
         Ok(reached)
     }
 

@@ -1,5 +1,6 @@
 //! The outbound half: resolve → judge addresses → TCP → hop → TLS, under one deadline. No policy but the cluster's own is here.
 
+mod bounds;
 mod connect;
 mod endpoints;
 mod error;
@@ -9,6 +10,7 @@ mod http2;
 mod origination;
 mod own;
 mod pool;
+mod proxy_header;
 mod reach;
 mod resolve;
 mod settings;
@@ -27,14 +29,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use socket2::SockRef;
 
+use self::bounds::{Usages, expiry};
 use self::endpoints::Endpoints;
 use self::http2::Connections;
 use self::origination::{client_of, originate, sni};
 use self::pool::Pool;
 use self::resolve::Resolver;
 use crate::account::hosts::ClusterHosts;
+use crate::account::usage::Resource;
 use crate::account::{Count, metrics};
-use crate::flow::{DialTrace, Host, Limit, Name, Target};
+use crate::flow::{DialTrace, Host, Limit, Name, Source, Target};
 use crate::route::cluster::Authorization;
 use crate::route::{Cluster, Hop, Via};
 use crate::stream::Stream;
@@ -55,6 +59,7 @@ pub struct Dialer {
     resolver: ArcSwap<Resolver>,
     own: ArcSwap<OwnListeners>,
     endpoints: Endpoints,
+    usages: Usages,
     pool: Pool,
     http2: Connections,
     pending: Count,
@@ -90,11 +95,22 @@ impl Dialed {
     }
 }
 
+/// For whom a connection is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asker<'a> {
+    /// Whom a PROXY header names; `None`: the connection is our own.
+    pub client: Option<&'a Source>,
+    /// `Via` of its request, which has passed proxies before: goes on to a parent, so that two proxies that are each other's parent
+    /// find the loop.
+    pub received_via: Option<&'a str>,
+}
+
 /// One flow on its way out.
 #[derive(Clone, Copy, Debug)]
 struct Way<'a> {
     cluster: &'a Arc<Cluster>,
     target: &'a Target,
+    client: Option<&'a Source>,
     deadline: Instant,
 }
 
@@ -120,6 +136,7 @@ impl Dialer {
             settings: ArcSwap::from_pointee(settings),
             own: ArcSwap::default(),
             endpoints: Endpoints::default(),
+            usages: Usages::default(),
             pending: Count::default(),
         })
     }
@@ -177,29 +194,34 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
-        self.dial_onward(cluster, target, None, deadline, trace).await
+        self.dial_for(cluster, target, Asker::default(), deadline, trace).await
     }
 
-    /// The same for a client whose request has passed proxies before: `received_via` is its `Via`, and goes on to a parent, so that
-    /// two proxies that are each other's parent find the loop.
+    /// The same for a client.
     ///
     /// # Errors
     /// See [`DialError`].
-    pub async fn dial_onward(
+    pub async fn dial_for(
         &self,
         cluster: &Arc<Cluster>,
         target: &Target,
-        received_via: Option<&str>,
+        asker: Asker<'_>,
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
         nothing_is_missing(cluster, trace)?;
+        let held = self.hold(cluster, Resource::Connections)?;
         let _pending = self.enter()?;
-        let way = Way { cluster, target, deadline };
-        let Reached { mut stream, lease, began } = match &cluster.via {
+        let way = Way { cluster, target, client: asker.client, deadline };
+        let mut reached = match &cluster.via {
             Via::Direct => self.reach(way, trace).await?,
-            Via::Connect(hop) => Box::pin(self.through(way, hop, received_via, trace)).await?,
+            Via::Connect(hop) => Box::pin(self.through(way, hop, asker.received_via, trace)).await?,
         };
+        reached.lease.keep(held, expiry(cluster));
+        if let (Some(version), Via::Direct) = (cluster.proxy_protocol, &cluster.via) {
+            Box::pin(proxy_header::send(&mut reached, version, way, trace)).await?;
+        }
+        let Reached { mut stream, lease, began } = reached;
         if let Some(tls) = &cluster.tls {
             let name = sni(tls, &target.host);
             stream = match Box::pin(originate(way, tls, &name, stream, began, false, trace)).await {
@@ -222,12 +244,13 @@ impl Dialer {
         &self,
         hop: &Hop,
         target: &Target,
+        client: Option<&Source>,
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
         nothing_is_missing(&hop.cluster, trace)?;
         let _pending = self.enter()?;
-        let way = Way { cluster: &hop.cluster, target, deadline };
+        let way = Way { cluster: &hop.cluster, target, client, deadline };
         let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, false, trace)).await?;
         Ok(Dialed::fresh(stream, lease, trace))
     }
@@ -281,8 +304,8 @@ impl Dialer {
     }
 
     /// The key under which a connection of this flow is kept.
-    pub fn pool_key(&self, cluster: &Arc<Cluster>, target: &Target) -> PoolKey {
-        PoolKey::new(cluster, target)
+    pub fn pool_key(&self, cluster: &Arc<Cluster>, target: &Target, client: &Source) -> PoolKey {
+        PoolKey::new(cluster, target, Some(client))
     }
 
     /// An idle connection that is still open and has no unread byte, the most recently used first.

@@ -16,7 +16,8 @@ use tokio::task::coop::unconstrained;
 use super::Dialed;
 use super::endpoints::ParkedLease;
 use crate::account::metrics;
-use crate::flow::{Limit, Target};
+use crate::account::usage::Usage;
+use crate::flow::{Limit, Source, Target};
 use crate::route::cluster::{Origination, Sni};
 use crate::route::{Cluster, Discovery, Hop, Via};
 use crate::stream::Stream;
@@ -31,6 +32,8 @@ pub struct PoolKey {
     hash: u64,
     cluster: Arc<Cluster>,
     target: Option<Target>,
+    /// Whom the PROXY header of the connection names.
+    client: Option<Box<SocketAddr>>,
 }
 
 /// The idle connections of a process.
@@ -67,7 +70,8 @@ struct Held {
     peer: Option<SocketAddr>,
     local: Option<SocketAddr>,
     hop: Option<Arc<str>>,
-    since: Instant,
+    /// Kept without a request until then at most.
+    until: Instant,
 }
 
 /// One for all keys, which are compared by their hashes first.
@@ -78,9 +82,10 @@ const IDLE_TIME: Duration = Duration::from_secs(60); // below the 65 to 75 s aft
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 impl PoolKey {
-    pub(super) fn new(cluster: &Arc<Cluster>, target: &Target) -> Self {
+    pub(super) fn new(cluster: &Arc<Cluster>, target: &Target, client: Option<&Source>) -> Self {
         let target = depends_on_target(cluster).then(|| target.clone());
-        Self { hash: KEYS.hash_one((&cluster.name, &target)), cluster: cluster.clone(), target }
+        let client = client.filter(|_| says_client(cluster)).map(|client| Box::new(client.peer));
+        Self { hash: KEYS.hash_one((&cluster.name, &target)), cluster: cluster.clone(), target, client }
     }
 
     /// How many endpoints the flows of this key may be spread over.
@@ -96,6 +101,7 @@ impl PartialEq for PoolKey {
     fn eq(&self, other: &Self) -> bool {
         self.hash == other.hash
             && self.target == other.target
+            && self.client == other.client
             && (Arc::ptr_eq(&self.cluster, &other.cluster) || same_way(&self.cluster, &other.cluster))
     }
 }
@@ -113,11 +119,18 @@ fn depends_on_target(cluster: &Cluster) -> bool {
     matches!(cluster.discovery, Discovery::Asked { .. }) || asked(&cluster.tls)
 }
 
+/// A PROXY header is sent on the way.
+fn says_client(cluster: &Cluster) -> bool {
+    cluster.proxy_protocol.is_some()
+        || matches!(&cluster.via, Via::Connect(hop) if hop.cluster.proxy_protocol.is_some())
+}
+
 fn same_way(one: &Cluster, other: &Cluster) -> bool {
     one.name == other.name
         && one.discovery == other.discovery
         && one.source == other.source
         && one.http == other.http
+        && one.proxy_protocol == other.proxy_protocol
         && one.addresses.opened == other.addresses.opened
         && one.addresses.policy.allow == other.addresses.policy.allow
         && one.addresses.policy.deny == other.addresses.policy.deny
@@ -190,11 +203,20 @@ impl Pool {
         loop {
             let mut held = self.take_newest(key)?;
             // Outside the lock: a look at TLS may read records, and dropping closes a socket.
-            if now.saturating_duration_since(held.since) < IDLE_TIME && is_quiet(&mut held.stream) {
+            if !held.is_over(now) && is_quiet(&mut held.stream) {
                 let Held { stream, lease, requests, peer, local, hop, .. } = held;
                 return Some(Dialed { stream, lease: lease.resume(), requests, peer, local, hop });
             }
         }
+    }
+
+    /// Closes the oldest connection that counts against a bound; false where none does.
+    pub(super) fn close_one_of(&self, usage: &Arc<Usage>) -> bool {
+        let mut idle = lock(&self.idle);
+        let closed = idle.take_oldest(|held| held.lease.usages().any(|own| Arc::ptr_eq(own, usage)));
+        metrics::pool_idle(idle.len());
+        drop(idle);
+        closed.is_some()
     }
 
     fn take_newest(&self, key: &PoolKey) -> Option<Held> {
@@ -207,9 +229,10 @@ impl Pool {
     /// Keeps a connection.
     pub(super) fn checkin(&self, key: PoolKey, dialed: Dialed) {
         let Dialed { stream, lease, requests, peer, local, hop } = dialed;
-        let since = Instant::now();
+        let until = Instant::now() + key.cluster.pool.as_ref().and_then(|pool| pool.idle).unwrap_or(IDLE_TIME);
         let requests = requests.saturating_add(1);
-        let held = Held { key, stream, lease: lease.park(), requests, peer, local, hop, since };
+        let held = Held { key, stream, lease: lease.park(), requests, peer, local, hop, until };
+        let usages: Vec<_> = held.lease.usages().cloned().collect();
         let evicted = {
             let mut idle = lock(&self.idle);
             if idle.max == 0 {
@@ -225,6 +248,7 @@ impl Pool {
             evicted
         };
         drop(evicted);
+        usages.iter().for_each(|usage| usage.has_freed()); // whoever waits finds it now
     }
 }
 
@@ -305,8 +329,7 @@ impl Idle {
         while index != NONE {
             let slot = &mut self.slots[index as usize];
             let newer = slot.newer;
-            let is_dead =
-                |held: &mut Held| now.saturating_duration_since(held.since) >= IDLE_TIME || !is_quiet(&mut held.stream);
+            let is_dead = |held: &mut Held| held.is_over(now) || !is_quiet(&mut held.stream);
             if slot.held.as_mut().is_some_and(is_dead) {
                 dead.extend(self.take(index));
             }
@@ -314,6 +337,19 @@ impl Idle {
         }
         self.by_key.retain(|_, indexes| !indexes.is_empty());
         dead
+    }
+
+    /// The oldest that is `wanted`.
+    fn take_oldest(&mut self, wanted: impl Fn(&Held) -> bool) -> Option<Held> {
+        let mut index = self.oldest;
+        while index != NONE {
+            let slot = &self.slots[index as usize];
+            if slot.held.as_ref().is_some_and(&wanted) {
+                return self.take(index);
+            }
+            index = slot.newer;
+        }
+        None
     }
 
     fn take(&mut self, index: u32) -> Option<Held> {
@@ -332,6 +368,12 @@ impl Idle {
             indexes.retain(|kept| *kept != index); // an empty list keeps its place until the next sweep: most keys come back
         }
         Some(held)
+    }
+}
+
+impl Held {
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.until || self.lease.has_expired()
     }
 }
 
@@ -359,6 +401,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use crate::flow::Name;
+    use crate::route::cluster::ProxyProtocol::{V1, V2};
     use crate::tls::{ClientTls, ClientTlsSpec};
 
     /// A connection, and the upstream's end of it.
@@ -370,8 +413,12 @@ mod tests {
         )
     }
 
+    fn client() -> Source {
+        crate::route::sample::source(crate::flow::ListenerKind::Forward, "default")
+    }
+
     fn key(target_: &str) -> PoolKey {
-        PoolKey::new(&Arc::new(cluster()), &target(target_))
+        PoolKey::new(&Arc::new(cluster()), &target(target_), Some(&client()))
     }
 
     fn port(dialed: &Dialed) -> u16 {
@@ -485,7 +532,7 @@ mod tests {
         assert_eq!(lock(&pool.idle).take_dead(now + IDLE_TIME).len(), 1);
         let (dialed, _theirs) = connection().await;
         pool.checkin(key.clone(), dialed);
-        lock(&pool.idle).slots.iter_mut().for_each(|slot| slot.held.as_mut().unwrap().since -= IDLE_TIME);
+        lock(&pool.idle).slots.iter_mut().for_each(|slot| slot.held.as_mut().unwrap().until -= IDLE_TIME);
         assert!(pool.checkout(&key).is_none());
     }
 
@@ -506,7 +553,7 @@ mod tests {
 
     #[test]
     fn flows_that_need_another_connection_have_another_key() {
-        let of = |cluster: Cluster, to: &str| PoolKey::new(&Arc::new(cluster), &target(to));
+        let of = |cluster: Cluster, to: &str| PoolKey::new(&Arc::new(cluster), &target(to), Some(&client()));
         let fixed = |endpoints: &[&str]| Cluster {
             name: "outbound|80||api.example".into(),
             discovery: Discovery::Static(endpoints.iter().map(|at| endpoint(at)).collect()),
@@ -553,6 +600,13 @@ mod tests {
         drop(spec);
         assert_eq!(of(fixed(&[one]), "a.example:80"), of(fixed(&[one]), "b.example:81"));
 
+        // Whom a PROXY header names decides, and nothing else of the client does.
+        let proxied = |version, port| {
+            let client = Source { peer: SocketAddr::from(([10, 0, 0, 1], port)), ..client() };
+            let cluster = Cluster { proxy_protocol: Some(version), ..fixed(&[one]) };
+            PoolKey::new(&Arc::new(cluster), &target("a.example:80"), Some(&client))
+        };
+        assert_eq!(proxied(V1, 1), proxied(V1, 1));
         let mut denied = cluster();
         denied.addresses.opened = nets(&["10.0.0.0/8"]);
         let different = [
@@ -572,6 +626,9 @@ mod tests {
             of(via(cluster(), one, Some("u")), "a.example:80"),
             of(via(cluster(), one, Some("v")), "a.example:80"),
             of(via(cluster(), "192.0.2.2:80", None), "a.example:80"),
+            proxied(V1, 1),
+            proxied(V1, 2),
+            proxied(V2, 1),
         ];
         for (index, one) in different.iter().enumerate() {
             for other in &different[index + 1..] {

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep_until;
 
 use super::error::DialError;
 use super::resolve::{IpFamily, Lookup, ResolveError};
+use crate::route::connection_pool::Keepalive;
 use crate::stream::descriptors;
 
 /// Connects to exactly this address, from the first of `source` that is of its family. Dropping the future closes the socket.
@@ -44,6 +45,23 @@ pub(super) async fn connect(peer: SocketAddr, source: &[IpAddr]) -> io::Result<T
     }
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Sets what a rule says of keepalive.
+pub(super) fn keep_alive(stream: &TcpStream, keepalive: Keepalive) {
+    let Keepalive { probes, time, interval } = keepalive;
+    let mut asked = TcpKeepalive::new();
+    if let Some(time) = time {
+        asked = asked.with_time(time);
+    }
+    if let Some(interval) = interval {
+        asked = asked.with_interval(interval);
+    }
+    if let Some(probes) = probes {
+        asked = asked.with_retries(probes);
+    }
+    // Fails only on a socket that is gone already.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&asked);
 }
 
 /// How attempts follow each other.

@@ -36,6 +36,8 @@ pub(super) fn cluster() -> Cluster {
         idle_timeout: None,
         requests_per_connection_max: 0,
         http: Default::default(),
+        pool: None,
+        proxy_protocol: None,
         traffic: "PassthroughCluster".into(),
     }
 }

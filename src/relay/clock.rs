@@ -27,13 +27,15 @@ pub(super) struct Clock {
     /// Armed by the first poll; its state is on the heap, because tokio's timer wheel points into it.
     timer: Option<Pin<Box<Sleep>>>,
     old: bool,
+    keeps_alive: bool,
 }
 
 impl Clock {
     pub(super) fn new(limits: RelayLimits) -> Self {
         let limit = |limit| NonZero::new(millis(limit));
         let (idle, lifetime) = (limit(limits.idle), limit(limits.lifetime));
-        Self { opened: Instant::now(), moved: 0, paused: 0, idle, lifetime, timer: None, old: false }
+        let keeps_alive = limits.keeps_alive;
+        Self { opened: Instant::now(), moved: 0, paused: 0, idle, lifetime, timer: None, old: false, keeps_alive }
     }
 
     /// Bytes were moved now.
@@ -68,7 +70,7 @@ impl Clock {
     ///
     /// No byte can have waited longer for its acknowledgement than the tunnel is old: a user timeout that is set then holds as if it
     /// had been set at once, and tunnels that are gone before cost no system call for it.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, user_timeout: u32, grown_old: impl Fn()) -> Poll<Ending> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, user_timeout: u32, grown_old: impl Fn(bool)) -> Poll<Ending> {
         let young = if user_timeout == 0 { YOUNG_TIME } else { YOUNG_TIME.min(user_timeout.into()) };
         loop {
             if let Some(timer) = &mut self.timer {
@@ -77,7 +79,7 @@ impl Clock {
             let now = self.age();
             if !self.old && now >= young {
                 self.old = true;
-                grown_old();
+                grown_old(self.keeps_alive);
             }
             if self.lifetime_end().is_some_and(|end| now >= end) {
                 return Poll::Ready(Ending::LifetimeExceeded);

@@ -55,6 +55,8 @@ pub struct RelayLimits {
     pub lifetime: Duration,
     /// How long bytes of ours may stay unacknowledged by the upstream (`dial.tcpUserTimeout`).
     pub user_timeout: Duration,
+    /// The upstream's keepalive is set already, as its rule says.
+    pub keeps_alive: bool,
 }
 
 /// How a relay ended.
@@ -148,7 +150,7 @@ impl Relay {
         let Self { clock, upstream, user_timeout, .. } = self;
         let user_timeout = *user_timeout;
         clock
-            .poll(cx, user_timeout, || keep_alive(upstream, Duration::from_millis(user_timeout.into())))
+            .poll(cx, user_timeout, |keeps| keep_alive(upstream, Duration::from_millis(user_timeout.into()), keeps))
             .map(RelayEnd::Early)
     }
 
@@ -205,7 +207,7 @@ impl Future for Relay {
 }
 
 /// A peer that vanished without a word is found out. Not done for young tunnels: most end before the first probe would go out.
-fn keep_alive(upstream: &Stream, user_timeout: Duration) {
+fn keep_alive(upstream: &Stream, user_timeout: Duration, keeps_alive: bool) {
     let probes = socket2::TcpKeepalive::new()
         .with_time(KEEPALIVE_TIME)
         .with_interval(KEEPALIVE_INTERVAL)
@@ -213,7 +215,9 @@ fn keep_alive(upstream: &Stream, user_timeout: Duration) {
     if let Some(tcp) = upstream.transport() {
         let socket = socket2::SockRef::from(tcp);
         // Both fail only on a socket that is gone already.
-        let _ = socket.set_tcp_keepalive(&probes);
+        if !keeps_alive {
+            let _ = socket.set_tcp_keepalive(&probes);
+        }
         let _ = socket.set_tcp_user_timeout((!user_timeout.is_zero()).then_some(user_timeout));
     }
 }

@@ -20,8 +20,12 @@ use crate::account::{Bounds, Share, Shares, Tunnels};
 use crate::flow::{Ending, Limits};
 use crate::stream::Stream;
 
-const UNLIMITED: RelayLimits =
-    RelayLimits { idle: Duration::ZERO, lifetime: Duration::ZERO, user_timeout: Duration::from_secs(120) };
+const UNLIMITED: RelayLimits = RelayLimits {
+    idle: Duration::ZERO,
+    lifetime: Duration::ZERO,
+    user_timeout: Duration::from_secs(120),
+    keeps_alive: false,
+};
 const LIMIT: Duration = Duration::from_secs(30); // of any wait in a test
 const MIB: usize = 1024 * 1024;
 

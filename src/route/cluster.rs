@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::account::Traffic;
 use crate::flow::{Host, Name, Origin, Target};
 use crate::route::addresses::AddressRules;
+use crate::route::connection_pool::ConnectionPool;
 use crate::route::upstream_http::UpstreamHttp;
 use crate::tls::ClientTls;
 
@@ -40,6 +41,10 @@ pub struct Cluster {
     pub requests_per_connection_max: u32,
     /// Which HTTP is spoken to it.
     pub http: UpstreamHttp,
+    /// What it may hold at once, and how its connections are kept; `None`: nothing is said, and nothing counted.
+    pub pool: Option<Arc<ConnectionPool>>,
+    /// `proxyProtocol`: each connection to it begins with a PROXY header.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What is counted of flows to it.
     pub traffic: Traffic,
 }
@@ -81,6 +86,25 @@ pub enum EndpointAddress {
     Host(Host, u16),
     /// A Unix socket, already checked against `files.sockets`.
     Unix(PathBuf),
+}
+
+/// The version of a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl ProxyProtocol {
+    /// Istio's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "V1",
+            Self::V2 => "V2",
+        }
+    }
 }
 
 /// How an endpoint is picked (`loadBalancer.simple`); LEAST_REQUEST is the default as in Istio since 1.14.

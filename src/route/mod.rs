@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod authz;
 pub mod cluster;
+pub mod connection_pool;
 pub mod consistency;
 pub mod hosts;
 pub mod http;
@@ -23,6 +24,7 @@ use crate::flow::{ErrorType, Origin};
 
 pub use addresses::{AddressPolicy, AddressRules, IpSet};
 pub use cluster::{Cluster, Discovery, Hop, Origination, TunnelMethod, Via};
+pub use connection_pool::ConnectionPool;
 pub use consistency::Expected;
 pub use snapshot::{Mode, Outbound, Snapshot, View};
 

@@ -30,6 +30,8 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         idle_timeout: None,
         requests_per_connection_max: 0,
         http: Default::default(),
+        pool: None,
+        proxy_protocol: None,
         traffic: Traffic::new(name.into(), "".into()),
     })
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::Proxy;
 use super::downstream::Downstream;
 use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange, exchange_with_body};
 use super::headers::{self, Outbound};
 use super::patience::Patience;
 use super::routed::Routed;
+use super::{Proxy, failed};
 use crate::account::hosts::HostCounts;
 use crate::account::{AccessRecord, Share, destinations};
-use crate::dial::{Dialed, PoolKey};
-use crate::flow::{ErrorType, Failure, Scheme, Target};
+use crate::dial::{Asker, DialError, Dialed, PoolKey};
+use crate::flow::{ErrorType, Failure, Scheme, Source, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
 use crate::route::cluster::{Cluster, Hop, Via};
@@ -33,6 +33,8 @@ pub struct HttpPlan<'a> {
     pub max_forwards: Option<u64>,
     /// What the client holds.
     pub share: &'a Share,
+    /// The client.
+    pub source: &'a Source,
 }
 
 /// An upstream connection that authenticated one client (NTLM, Negotiate): it serves this client's connection only.
@@ -105,19 +107,20 @@ impl Proxy {
                 changes: None,
                 answer_changes: None,
             };
+            let _admitted = self.admit(cluster, plan, record)?;
             let limits = self.exchange_limits(plan);
-            let key = self.dialer.pool_key(cluster, plan.target);
+            let key = self.dialer.pool_key(cluster, plan.target, plan.source);
             let own = pinned.take_if(|pinned| pinned.key == key);
             let mut owned = own.is_some();
             let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key));
-            let mut reused = idle.is_some();
             let mut upstream = match idle {
                 Some(upstream) => {
                     upstream.dialed.retrace(record.trace_mut());
                     upstream
                 }
-                None => Box::pin(self.fresh(&way, plan, head, &mut down, record)).await?,
+                None => Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await?,
             };
+            let mut reused = upstream.dialed.requests > 0;
             let mut host = upstream.dialed.lease.host().cloned();
             let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits, unwanted: None };
             let result = if head.body() == BodyLength::None {
@@ -125,9 +128,9 @@ impl Proxy {
                     record.trace_mut().reused = reused;
                     match exchange(&mut down, upstream, &asking, patience).await {
                         Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                            upstream = Box::pin(self.fresh(&way, plan, head, &mut down, record)).await?;
+                            upstream = Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await?;
                             host = upstream.dialed.lease.host().cloned();
-                            (reused, owned) = (false, false);
+                            (reused, owned) = (upstream.dialed.requests > 0, false);
                         }
                         result => break result,
                     }
@@ -211,30 +214,50 @@ impl Proxy {
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
+        key: &PoolKey,
         client: &mut D,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
         let dialed = tokio::select! {
             biased;
-            dialed = self.dial_for(way, plan, head, record) => dialed.map_err(ExchangeError::Failed)?,
+            dialed = self.connection(way, plan, head, key, record) => dialed.map_err(ExchangeError::Failed)?,
             () = client.reset() => return Err(ExchangeError::ClientGone),
         };
         Ok(Upstream { dialed, buf: BytesMut::new() })
     }
 
+    /// A connection to where the request goes, for one that found none idle.
+    pub(super) async fn connection(
+        &self,
+        way: &Way<'_>,
+        plan: &HttpPlan<'_>,
+        head: &RequestHead,
+        key: &PoolKey,
+        record: &mut AccessRecord,
+    ) -> Result<Dialed, Failure> {
+        match self.dialer.usage(way.cluster) {
+            Some(usage) => Box::pin(self.bounded(usage, way, plan, head, key, record)).await,
+            None => {
+                let dialed = self.try_dial_for(way, plan, head, record).await;
+                dialed.map_err(|error| failed(&error, plan.target, record))
+            }
+        }
+    }
+
     /// Connects to where the request goes.
-    pub(super) async fn dial_for(
+    pub(super) async fn try_dial_for(
         &self,
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
         record: &mut AccessRecord,
-    ) -> Result<Dialed, Failure> {
+    ) -> Result<Dialed, DialError> {
         match way.hop {
-            Some(hop) => self.dial_parent(hop, plan.target, plan.share, record).await,
+            Some(hop) => self.dial_parent(hop, plan.target, plan.share, plan.source, record).await,
             None => {
                 let via = headers::received_via(head);
-                self.dial(way.cluster, plan.target, plan.share, via.as_deref(), record).await
+                let asker = Asker { client: Some(plan.source), received_via: via.as_deref() };
+                self.try_dial(way.cluster, plan.target, plan.share, asker, record).await
             }
         }
     }
@@ -257,7 +280,8 @@ fn reusable(exchanged: &mut Exchanged, cluster: &Cluster) -> Option<Upstream> {
         Next::Abort(_) | Next::Switched(_) => return None,
     };
     let requests_max = cluster.requests_per_connection_max;
-    (requests_max == 0 || upstream.dialed.requests.saturating_add(1) < requests_max).then_some(upstream)
+    let is_over = upstream.dialed.lease.has_expired();
+    (!is_over && (requests_max == 0 || upstream.dialed.requests.saturating_add(1) < requests_max)).then_some(upstream)
 }
 
 /// The cluster to connect to, and the parent that is asked in absolute-form there; TLS that we originate goes through a CONNECT instead.

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+mod bounded;
 pub(crate) mod closing;
 pub mod downstream;
 pub mod exchange;
@@ -23,12 +24,13 @@ use tokio::io::AsyncWriteExt;
 use self::answer::Answering;
 use self::patience::Patience;
 use crate::account::live::{Entry, LiveGuard};
+use crate::account::usage;
 use crate::account::{AccessRecord, Account, Bounds, Count, Exceeded, Share, Shares, Traffic, Tunnels, metrics};
-use crate::dial::{DialError, Dialed, Dialer, Lease};
+use crate::dial::{Asker, DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Limit, Limits, Outcome, Side, Source, Speaks, Target};
 use crate::relay::{Guard, Relay, RelayEnd, RelayLimits};
-use crate::route::{Cluster, Hop, Refusal, Route, Snapshot};
+use crate::route::{Cluster, Hop, Refusal, Route, Snapshot, Via};
 use crate::stream::Stream;
 use crate::tls::UNRECOGNIZED_NAME_ALERT;
 
@@ -92,8 +94,17 @@ pub struct Opened {
     upstream: Stream,
     lease: Lease,
     live: LiveGuard,
-    idle: Option<Duration>,
+    times: Times,
     guard: Option<Box<Guard>>,
+}
+
+/// What the rule of a cluster, or of the parent on the way to it, says of the times of a tunnel.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    idle: Option<Duration>,
+    lifetime: Option<Duration>,
+    /// Keepalive is as the rule says.
+    keeps_alive: bool,
 }
 
 const LAST_WORDS_TIME: Duration = Duration::from_secs(2); // they are a packet, and the client reads or does not
@@ -135,16 +146,17 @@ impl Proxy {
     /// # Errors
     /// [`ErrorType::Overloaded`] when a bound on tunnels is reached, else what dialling said.
     pub async fn open(&self, opening: Opening<'_>, record: &mut AccessRecord) -> Result<Opened, Failure> {
-        let Opening { route, share, target, by_sni, received_via, .. } = opening;
+        let Opening { route, source, share, target, by_sni, received_via } = opening;
         let live = self.enter(opening)?;
-        let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, share, received_via, record).await?;
+        let asker = Asker { client: Some(source), received_via };
+        let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, share, asker, record).await?;
         lease.host().into_iter().for_each(|host| host.succeeded());
         // By SNI the hello was judged before it was routed.
         let guard = route.expected.as_ref().filter(|_| !by_sni).map(|expected| {
             let proxy = expected.is_enforced().then(|| self.via.load().name.clone());
             Guard::new(expected.clone(), proxy)
         });
-        Ok(Opened { upstream: stream, lease, live, idle: route.cluster.idle_timeout, guard })
+        Ok(Opened { upstream: stream, lease, live, times: Times::of(&route.cluster), guard })
     }
 
     /// Makes a tunnel of an upstream connection that switched protocols (101).
@@ -153,8 +165,8 @@ impl Proxy {
     /// [`ErrorType::Overloaded`] when a bound on tunnels is reached.
     pub fn switched(&self, opening: Opening<'_>, dialed: Dialed) -> Result<Opened, Failure> {
         let live = self.enter(opening)?;
-        let idle = opening.route.cluster.idle_timeout;
-        Ok(Opened { upstream: dialed.stream, lease: dialed.lease, live, idle, guard: None })
+        let times = Times::of(&opening.route.cluster);
+        Ok(Opened { upstream: dialed.stream, lease: dialed.lease, live, times, guard: None })
     }
 
     /// Joins the client's stream to an opened upstream. `hold` is kept until the tunnel ends.
@@ -166,9 +178,12 @@ impl Proxy {
         hold: H,
     ) -> Tunnel<H> {
         let limits = self.limits.load();
-        let idle = opened.idle.unwrap_or(limits.tunnel_idle);
+        let Times { idle, lifetime, keeps_alive } = opened.times;
+        let idle = idle.unwrap_or(limits.tunnel_idle);
+        let both = [Some(limits.tunnel_lifetime), lifetime].into_iter().flatten().filter(|time| !time.is_zero());
+        let lifetime = both.min().unwrap_or_default();
         let user_timeout = self.dialer.tcp_user_timeout();
-        let limits = RelayLimits { idle, lifetime: limits.tunnel_lifetime, user_timeout };
+        let limits = RelayLimits { idle, lifetime, user_timeout, keeps_alive };
         opened.live.begin();
         let relay = Relay::new(downstream, opened.upstream, opened.live, limits, opened.guard);
         if self.account.logs_starts() {
@@ -182,13 +197,27 @@ impl Proxy {
         cluster: &Arc<Cluster>,
         target: &Target,
         share: &Share,
-        received_via: Option<&str>,
+        asker: Asker<'_>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, Failure> {
+        let _dialling = self.dialling(share).map_err(|error| failed(&error, target, record))?;
+        let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
+        let dialed = self.dialer.dial_for(cluster, target, asker, deadline, record.trace_mut()).await;
+        dialed.map_err(|error| failed(&error, target, record))
+    }
+
+    /// The same for who knows what to do about a failure.
+    async fn try_dial(
+        &self,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        share: &Share,
+        asker: Asker<'_>,
+        record: &mut AccessRecord,
+    ) -> Result<Dialed, DialError> {
         let _dialling = self.dialling(share)?;
         let deadline = Instant::now() + cluster.connect_timeout + DNS_TIME;
-        let dialed = self.dialer.dial_onward(cluster, target, received_via, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| failed(&error, target, record))
+        self.dialer.dial_for(cluster, target, asker, deadline, record.trace_mut()).await
     }
 
     /// Connects to a parent that is asked for `target` in absolute-form.
@@ -197,12 +226,12 @@ impl Proxy {
         hop: &Hop,
         target: &Target,
         share: &Share,
+        client: &Source,
         record: &mut AccessRecord,
-    ) -> Result<Dialed, Failure> {
+    ) -> Result<Dialed, DialError> {
         let _dialling = self.dialling(share)?;
         let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
-        let dialed = self.dialer.dial_parent(hop, target, deadline, record.trace_mut()).await;
-        dialed.map_err(|error| failed(&error, target, record))
+        self.dialer.dial_parent(hop, target, Some(client), deadline, record.trace_mut()).await
     }
 
     fn enter(&self, opening: Opening<'_>) -> Result<LiveGuard, Failure> {
@@ -235,11 +264,30 @@ impl Proxy {
     }
 
     /// Counts a dial of this client until the guard is dropped; how many there are in all is the dialer's to bound.
-    fn dialling<'s>(&self, share: &'s Share) -> Result<Dialling<'s>, Failure> {
+    fn dialling<'s>(&self, share: &'s Share) -> Result<Dialling<'s>, DialError> {
         let max = self.limits.load().pending_dials_per_client;
         match share.dials.take(max) {
             true => Ok(Dialling(&share.dials)),
-            false => Err(over(Limit::PendingDialsPerClient, max, "pending dials of this client")),
+            false => {
+                metrics::limit_reached(Limit::PendingDialsPerClient);
+                Err(DialError::Overloaded { what: "pending dials of this client", max })
+            }
+        }
+    }
+}
+
+impl Times {
+    fn of(cluster: &Cluster) -> Self {
+        let parent = match &cluster.via {
+            Via::Connect(hop) => Some(&*hop.cluster),
+            Via::Direct => None,
+        };
+        let clusters = || [Some(cluster), parent].into_iter().flatten();
+        let pools = || clusters().filter_map(|cluster| cluster.pool.as_deref());
+        Self {
+            idle: clusters().find_map(|cluster| cluster.idle_timeout),
+            lifetime: pools().filter_map(|pool| pool.lifetime).min(),
+            keeps_alive: pools().any(|pool| pool.keepalive.is_some()),
         }
     }
 }
@@ -265,8 +313,13 @@ fn failed(error: &DialError, target: &Target, record: &mut AccessRecord) -> Fail
     if error.is_for_want_of_descriptors() {
         metrics::limit_reached(Limit::Descriptors);
     }
+    let rule = error.overflow().map(|(resource, rule)| {
+        usage::overflowed(resource);
+        record.refused_by(&rule.to_string());
+        rule
+    });
     if failure.error.row().side != Side::Upstream {
-        record.note_refusal(target, failure.error, &failure.log, None);
+        record.note_refusal(target, failure.error, &failure.log, rule);
     }
     failure
 }

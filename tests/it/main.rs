@@ -7,6 +7,7 @@ mod authorization;
 mod cli;
 mod clients;
 mod commands;
+mod connection_pool;
 mod consistency;
 mod descriptors;
 mod dns_storm;

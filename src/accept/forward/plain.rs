@@ -158,7 +158,7 @@ impl Connection {
 /// Decides, up to the point where something is sent anywhere; `None`: we answer it (`Max-Forwards: 0`).
 pub(super) fn plan<'a>(
     proxy: &Proxy,
-    (source, share): (&Source, &'a Share),
+    (source, share): (&'a Source, &'a Share),
     head: &RequestHead,
     asked: &'a Asked<'_>,
     inside_tunnel: bool,
@@ -172,7 +172,8 @@ pub(super) fn plan<'a>(
         Request { method: head.method(), scheme: asked.scheme, path: asked.path, inside_tunnel, fields: head };
     let flow = Flow { source, ask: Ask::Http(request), target: asked.target.clone() };
     let route = proxy.route(&flow, record)?;
-    Ok(Some(HttpPlan { route, target: &asked.target, scheme: asked.scheme, path: asked.path, max_forwards, share }))
+    let Asked { target, scheme, path } = asked;
+    Ok(Some(HttpPlan { route, target, scheme: *scheme, path, max_forwards, share, source }))
 }
 
 /// Reads what is asked for: absolute-form wins over Host. Inside a tunnel it is still to be compared with the tunnel's target.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::notes::Notes;
 use super::services::Registry;
 use crate::config::diagnostic::Code;
-use crate::config::kinds::destination_rule::{CredentialRef, DestinationRule, Policy, Settings, Subset};
+use crate::config::kinds::destination_rule::{CredentialRef, DestinationRule, Policy, Pool, Settings, Subset};
 use crate::config::resource::Resource;
-use crate::config::source::Spanned;
+use crate::config::source::{Span, Spanned};
 use crate::flow::Workload;
+use crate::route::cluster::ProxyProtocol;
+use crate::route::connection_pool::RetryBudget;
 use crate::route::hosts::HostIndex;
 
 /// All rules that a namespace may see, by the namespace they stand in.
@@ -147,6 +149,35 @@ impl<'d, 'r> Rule<'d, 'r> {
     /// The policy for the whole service.
     pub(super) fn policy(&self) -> &'d Policy {
         &self.policy_of.policy
+    }
+
+    /// `retryBudget` of a subset, else of the service; that of ports is the service's, as in Istio.
+    pub(super) fn retry_budget(&self, subset: Option<&'d Subset>) -> Option<Spanned<RetryBudget>> {
+        let policies = subset.map(|subset| &subset.policy).into_iter().chain([self.policy()]);
+        policies.filter_map(|policy| policy.retry_budget).next()
+    }
+
+    /// `proxyProtocol`, the same.
+    pub(super) fn proxy_protocol(&self, subset: Option<&Subset>) -> Option<ProxyProtocol> {
+        subset.and_then(|subset| subset.policy.proxy_protocol).or(self.policy().proxy_protocol)
+    }
+
+    /// Where the `connectionPool` stands that a subset or the service has, or the budget where there is none.
+    pub(super) fn place_of_pool(
+        &self,
+        subset: Option<&Subset>,
+        pool: &Pool,
+        budget: Option<Span>,
+    ) -> (&'r Resource, Span) {
+        let span = if pool.is_unbounded() { budget.unwrap_or_default() } else { pool.span };
+        let of_subset = |subset: &&Subset| {
+            let policy = &subset.policy;
+            let pools = policy.ports.iter().map(|(_, settings)| settings).chain([&policy.settings]);
+            let pools = pools.filter_map(|settings| settings.pool.as_ref()).map(|pool| pool.span);
+            pools.chain(policy.retry_budget.map(|budget| budget.span)).any(|own| own == span)
+        };
+        let owner = subset.filter(of_subset).and_then(|subset| self.subset(&subset.name.value));
+        (owner.map_or(self.resource(), |(rule, _)| rule.resource), span)
     }
 
     /// The resource whose policy counts.

@@ -23,11 +23,13 @@ use tokio::time::timeout_at;
 
 use self::connection::StreamGuard;
 use self::connections::Claim;
+use super::bounds::expiry;
 use super::endpoints::Lease;
 use super::origination::{originate, sni};
 use super::pool::PoolKey;
-use super::{DialError, Dialer, Reached, Way, nothing_is_missing};
-use crate::flow::{DialTrace, Target};
+use super::{Asker, DialError, Dialer, Reached, Way, nothing_is_missing, proxy_header};
+use crate::account::usage::Resource;
+use crate::flow::{DialTrace, Source, Target};
 use crate::route::{Cluster, Hop, Via};
 use crate::stream::http2::Hold;
 
@@ -76,12 +78,12 @@ impl Dialer {
         &self,
         cluster: &Arc<Cluster>,
         target: &Target,
-        received_via: Option<&str>,
+        asker: Asker<'_>,
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Http2Upstream, DialError> {
-        let way = Way { cluster, target, deadline };
-        self.stream_of(way, Lead::Cluster(received_via), trace).await
+        let way = Way { cluster, target, client: asker.client, deadline };
+        self.stream_of(way, Lead::Cluster(asker.received_via), trace).await
     }
 
     /// The same to the parent itself, which is to be asked for whole URLs; see [`Dialer::dial_parent`].
@@ -92,10 +94,11 @@ impl Dialer {
         &self,
         hop: &Hop,
         target: &Target,
+        client: Option<&Source>,
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Http2Upstream, DialError> {
-        let way = Way { cluster: &hop.cluster, target, deadline };
+        let way = Way { cluster: &hop.cluster, target, client, deadline };
         self.stream_of(way, Lead::Parent(hop), trace).await
     }
 
@@ -105,7 +108,7 @@ impl Dialer {
     }
 
     async fn stream_of(&self, way: Way<'_>, lead: Lead<'_>, trace: &mut DialTrace) -> Result<Http2Upstream, DialError> {
-        let key = PoolKey::new(way.cluster, way.target);
+        let key = PoolKey::new(way.cluster, way.target, way.client);
         let mut joins = true; // once: who found no room on what others dialled dials for itself
         let count = || if let Lead::Tunnel(_) = lead { Ok(None) } else { self.enter().map(Some) };
         let dialling = loop {
@@ -156,10 +159,15 @@ impl Dialer {
             Lead::Cluster(received_via) => received_via,
         };
         nothing_is_missing(way.cluster, trace)?;
+        let held = self.hold(way.cluster, Resource::Connections)?;
         let mut reached = match &way.cluster.via {
             Via::Direct => self.reach(way, trace).await?,
             Via::Connect(hop) => Box::pin(self.through(way, hop, received_via, trace)).await?,
         };
+        reached.lease.keep(held, expiry(way.cluster));
+        if let (Some(version), Via::Direct) = (way.cluster.proxy_protocol, &way.cluster.via) {
+            Box::pin(proxy_header::send(&mut reached, version, way, trace)).await?;
+        }
         if let Some(tls) = &way.cluster.tls {
             let name = sni(tls, &way.target.host);
             let stream = reached.stream;

@@ -8,6 +8,7 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::account::metrics;
 use crate::flow::{DialTrace, Target};
 use crate::http1::{BodyLength, RequestHead, write};
 use crate::route::Cluster;
@@ -35,7 +36,10 @@ pub(super) fn send(
     }
     let copy = written(outbound, head, body).freeze();
     for mirror in mirrors {
-        let Some(under_way) = UnderWay::enter() else { return };
+        let Some(under_way) = UnderWay::enter() else {
+            metrics::mirror_dropped();
+            continue;
+        };
         let (proxy, cluster, copy, target) = (proxy.clone(), mirror.cluster.clone(), copy.clone(), target.clone());
         let tasks = proxy.drain.clone();
         tasks.spawn(async move {
@@ -76,9 +80,11 @@ fn written(outbound: &Outbound<'_>, head: &RequestHead, body: Option<&[u8]>) -> 
 async fn one(proxy: &Proxy, cluster: &Arc<Cluster>, target: &Target, copy: &[u8]) {
     let mut trace = DialTrace::default();
     let deadline = Instant::now() + TIME_MAX;
-    let Ok(mut dialed) = proxy.dialer.dial(cluster, target, deadline, &mut trace).await else { return };
+    let Ok(mut dialed) = proxy.dialer.dial(cluster, target, deadline, &mut trace).await else {
+        return metrics::mirror_dropped();
+    };
     if dialed.stream.write_all(copy).await.is_err() || dialed.stream.flush().await.is_err() {
-        return;
+        return metrics::mirror_dropped();
     }
     let mut scratch = vec![0; 4096];
     let mut read = 0;

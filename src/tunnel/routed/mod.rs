@@ -19,6 +19,7 @@ use super::headers::Outbound;
 use super::http::{HttpPlan, Pinned, Way, tally};
 use super::patience::Patience;
 use crate::account::AccessRecord;
+use crate::dial::PoolKey;
 use crate::flow::{ErrorType, Failure, Target};
 use crate::http1::{BodyLength, RequestHead, ResponseHead};
 use crate::route::http::actions::Actions;
@@ -75,6 +76,7 @@ impl Routed<'_> {
     ) -> Result<Exchanged, ExchangeError> {
         let Self { proxy, head, plan, actions, .. } = self;
         let way = proxy.way(plan)?;
+        let _admitted = proxy.admit(way.cluster, plan, record)?;
         let via = proxy.via.load_full();
         let shape = Shape::new(&self);
         let outbound = shape.outbound(&self, &way, via.sent());
@@ -145,21 +147,21 @@ impl Routed<'_> {
     ) -> Result<Exchanged, Trouble> {
         let Self { proxy, head, plan, .. } = *self;
         let began = Instant::now();
-        let key = proxy.dialer.pool_key(way.cluster, plan.target);
+        let key = proxy.dialer.pool_key(way.cluster, plan.target, plan.source);
         let own = hands.pinned.take_if(|pinned| pinned.key == key);
         let mut owned = own.is_some();
         let mut idle = own.map(|pinned| pinned.upstream).or_else(|| proxy.idle(&key));
         let base = proxy.exchange_limits(plan);
         let unwanted = |answer: &ResponseHead| !is_last && self.is_unwanted(answer);
         loop {
-            let reused = idle.is_some();
             let upstream = match idle.take() {
                 Some(upstream) => {
                     upstream.dialed.retrace(hands.record.trace_mut());
                     upstream
                 }
-                None => self.dial(client, way, within.from(began), hands).await?,
+                None => self.dial(client, way, &key, within.from(began), hands).await?,
             };
+            let reused = upstream.dialed.requests > 0;
             hands.record.trace_mut().reused = reused;
             let host = upstream.dialed.lease.host().cloned();
             let limits = ExchangeLimits { whole: within.from(began), ..base.clone() };
@@ -197,6 +199,7 @@ impl Routed<'_> {
         &self,
         client: &mut Client<D>,
         way: &Way<'_>,
+        key: &PoolKey,
         limit: Option<Duration>,
         hands: &mut Hands<'_>,
     ) -> Result<Upstream, Trouble> {
@@ -204,7 +207,7 @@ impl Routed<'_> {
         let dialing = async {
             tokio::select! {
                 biased;
-                dialed = self.proxy.dial_for(way, self.plan, self.head, record) => dialed.map_err(trouble_of),
+                dialed = self.proxy.connection(way, self.plan, self.head, key, record) => dialed.map_err(trouble_of),
                 () = client.gone() => Err(Trouble::Final(ExchangeError::ClientGone)),
             }
         };

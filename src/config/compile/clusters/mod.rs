@@ -1,5 +1,6 @@
 //! What to connect to: clusters of service ports, of subsets, and of parent proxies.
 
+mod connection_pool;
 mod discovery;
 mod origination;
 mod upstream_http;
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::connection_pool::connection_pool;
 use self::discovery::{discovery, opened, parent_discovery};
 use self::origination::{parent_origination, warn_of_double_tls};
 use self::upstream_http::upstream_http;
@@ -126,6 +128,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             idle_timeout: None,
             requests_per_connection_max: 0,
             http: UpstreamHttp::default(),
+            pool: None,
+            proxy_protocol: None,
         };
         let Some(proxy) = proxy else { return Arc::new(plain) };
         let place = Place {
@@ -280,6 +284,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             idle_timeout: pool.idle_timeout,
             requests_per_connection_max: pool.requests_per_connection_max,
             http: upstream_http(declared.protocol, &pool, self.settings),
+            pool: rule.and_then(|rule| connection_pool(rule, subset, &settings)).map(Arc::new),
+            proxy_protocol: rule.and_then(|rule| rule.proxy_protocol(subset)),
         }
     }
 
@@ -307,6 +313,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             idle_timeout: None,
             requests_per_connection_max: 0,
             http: UpstreamHttp::default(),
+            pool: None,
+            proxy_protocol: None,
         }
     }
 

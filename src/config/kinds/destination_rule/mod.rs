@@ -4,6 +4,7 @@ mod connection_pool;
 mod load_balancer;
 mod outlier_detection;
 mod parent;
+mod retry_budget;
 mod tls;
 mod tunnel;
 
@@ -14,6 +15,7 @@ use self::connection_pool::read_pool;
 use self::load_balancer::read_balancer;
 use self::outlier_detection::check_outlier_detection;
 use self::parent::read_authorization;
+use self::retry_budget::read_retry_budget;
 use self::tls::read_tls;
 use self::tunnel::read_tunnel;
 use super::scalars::{check_wildcard_domain, is_dns_label};
@@ -26,6 +28,8 @@ use crate::config::resource::Resource;
 use crate::config::source::Spanned;
 use crate::config::yaml::{Node, Value};
 use crate::flow::Workload;
+use crate::route::cluster::ProxyProtocol;
+use crate::route::connection_pool::RetryBudget;
 use crate::route::hosts::resolve_short_name;
 
 pub use self::connection_pool::{Pool, UPGRADES};
@@ -75,6 +79,10 @@ pub struct Policy {
     pub ports: Vec<(u16, Settings)>,
     /// Through the service to a fixed target.
     pub tunnel: Option<Spanned<Tunnel>>,
+    /// A PROXY header at the beginning of each connection.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// `retryBudget`.
+    pub retry_budget: Option<Spanned<RetryBudget>>,
 }
 
 /// The parts of a policy that can be given per port.
@@ -178,15 +186,15 @@ fn read_policy(node: &Node, cx: &mut Context<'_>) -> Policy {
     let items = fields.list("portLevelSettings", cx);
     let ports = items.iter().filter_map(|item| read_port_settings(item, &mut seen, cx)).collect();
     let tunnel = fields.get("tunnel").and_then(|node| read_tunnel(node, cx));
-    if let Some(node) = fields.get("proxyProtocol") {
-        if tunnel.is_some() {
-            cx.report(Code::TunnelWithProxyProtocol, node.span, "`tunnel` and `proxyProtocol` exclude each other");
-        }
-        fields.refused("proxyProtocol", "the upstream would wait for a PROXY header that never comes", cx);
+    if let (Some(node), Some(_)) = (fields.get("proxyProtocol"), &tunnel) {
+        cx.report(Code::TunnelWithProxyProtocol, node.span, "`tunnel` and `proxyProtocol` exclude each other");
     }
-    fields.ignored("retryBudget", "requests are not retried", cx);
+    let proxy_protocol = fields.get("proxyProtocol").and_then(|node| read_proxy_protocol(node, cx));
+    let retry_budget = fields
+        .get("retryBudget")
+        .and_then(|node| Some(Spanned { value: read_retry_budget(node, cx)?, span: node.span }));
     fields.finish(cx);
-    Policy { settings, ports, tunnel }
+    Policy { settings, ports, tunnel, proxy_protocol, retry_budget }
 }
 
 fn read_port_settings(node: &Node, seen: &mut HashSet<u16>, cx: &mut Context<'_>) -> Option<(u16, Settings)> {
@@ -221,6 +229,16 @@ fn read_settings(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Settings {
     Settings { tls, pool, balancer }
 }
 
+fn read_proxy_protocol(node: &Node, cx: &mut Context<'_>) -> Option<ProxyProtocol> {
+    let mut fields = Fields::of(node, cx)?;
+    let version = match fields.get("version") {
+        Some(node) => node.one_of(PROXY_PROTOCOLS, cx),
+        None => Some(ProxyProtocol::V1),
+    };
+    fields.finish(cx);
+    version
+}
+
 fn is_empty(node: &Node) -> bool {
     matches!(&node.value, crate::config::yaml::Value::Map(entries) if entries.iter().all(|(_, node)| node.is_null()))
 }
@@ -245,9 +263,11 @@ impl Policy {
     /// True if nothing is set.
     pub fn is_empty(&self) -> bool {
         let Settings { tls, pool, balancer } = &self.settings;
-        tls.is_none() && pool.is_none() && balancer.is_none() && self.ports.is_empty() && self.tunnel.is_none()
+        let is_bare = tls.is_none() && pool.is_none() && balancer.is_none() && self.ports.is_empty();
+        is_bare && self.tunnel.is_none() && self.proxy_protocol.is_none() && self.retry_budget.is_none()
     }
 }
 
 const KNOWN_ANNOTATIONS: &[&str] = &[parent::PROXY_AUTHORIZATION, PROXY_HTTP];
+const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[("V1", ProxyProtocol::V1), ("V2", ProxyProtocol::V2)];
 const COUNT_MAX: u64 = i32::MAX as u64; // int32 in Istio's API
