@@ -219,6 +219,35 @@ async fn small_messages_are_not_spliced() {
     assert_eq!(spliced_bytes(), before);
 }
 
+/// A source that shares its core with others gives less at a time than a buffer holds, and does so for ever.
+#[tokio::test]
+async fn large_messages_that_fill_no_buffer_are_spliced() {
+    let _turn = PIPES.lock().await;
+    const MESSAGE: usize = 128 * 1024;
+    let wide = || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(4 * MESSAGE as u32).unwrap();
+        socket.set_recv_buffer_size(4 * MESSAGE as u32).unwrap();
+        socket
+    };
+    let ((mut client, downstream), (upstream, mut server)) =
+        (pair_of(wide(), wide()).await, pair_of(wide(), wide()).await);
+    let running = Running::start(downstream.into(), upstream.into());
+    let before = spliced_bytes();
+    for round in 0..200 {
+        client.write_all(&[round; MESSAGE]).await.unwrap(); // in one write: on this one thread the relay sees it whole
+        let mut received = vec![0; MESSAGE];
+        within(server.read_exact(&mut received)).await.unwrap();
+        assert!(received.iter().all(|byte| *byte == round));
+        if spliced_bytes() > before + MESSAGE as u64 {
+            break;
+        }
+    }
+    assert!(spliced_bytes() > before, "all of it was copied");
+    drop((client, server));
+    running.finish().await;
+}
+
 #[tokio::test]
 async fn a_flow_that_turns_chatty_after_bulk_loses_nothing() {
     let (mut client, mut server, running) = joined().await;

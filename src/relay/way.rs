@@ -16,7 +16,7 @@ use crate::stream::Stream;
 pub(super) struct Way {
     held: Held,
     phase: Phase,
-    full_reads: u8,
+    large_reads: u8,
     /// Both ends are TCP sockets that the kernel can splice, as far as is known.
     splices: bool,
     /// The sink may hold bytes of ours that it has not given to the kernel (TLS).
@@ -60,7 +60,7 @@ pub(super) enum End {
 impl Way {
     pub(super) fn new(from: &Stream, to: &Stream) -> Self {
         let splices = from.tcp().is_some() && to.tcp().is_some();
-        Self { held: Held::Nothing, phase: Phase::Copying, full_reads: 0, splices, unflushed: false, moved: false }
+        Self { held: Held::Nothing, phase: Phase::Copying, large_reads: 0, splices, unflushed: false, moved: false }
     }
 
     /// Moves what can be moved now; ready once the source has ended in order and the sink knows.
@@ -163,7 +163,6 @@ impl Way {
             let mut read = ReadBuf::new(scratch);
             // On a TCP socket a short read clears readiness, so that the next one does not ask the kernel to hear EAGAIN.
             ready!(Pin::new(&mut *from).poll_read(cx, &mut read)).map_err(|_| End::Source)?;
-            let full = read.remaining() == 0 && read.capacity() >= FIRST_READ_BYTES;
             let bytes = read.filled();
             *budget -= bytes.len();
             if bytes.is_empty() {
@@ -197,8 +196,10 @@ impl Way {
                 count(written as u64);
             }
             self.unflushed = to.tcp().is_none();
-            self.full_reads = if full { self.full_reads.saturating_add(1) } else { 0 };
-            if self.splices && self.full_reads >= FULL_READS && from.prefix().is_empty() {
+            // Not full ones: a source that shares its core with others seldom fills a buffer, and is no less bulk for that.
+            let is_large = bytes.len() >= FIRST_READ_BYTES;
+            self.large_reads = if is_large { self.large_reads.saturating_add(1) } else { 0 };
+            if self.splices && self.large_reads >= LARGE_READS && from.prefix().is_empty() {
                 self.phase = Phase::Splicing;
             }
             Poll::Ready(Ok(()))
@@ -248,12 +249,12 @@ impl Way {
 
     fn copy_on(&mut self) {
         self.phase = Phase::Copying;
-        self.full_reads = 0;
+        self.large_reads = 0;
     }
 
     /// A remainder is as large as a read at most: flows that have not shown to be bulk read less.
     fn read_bytes(&self) -> usize {
-        if self.full_reads == 0 { FIRST_READ_BYTES } else { SCRATCH_BYTES }
+        if self.large_reads == 0 { FIRST_READ_BYTES } else { SCRATCH_BYTES }
     }
 }
 
@@ -266,5 +267,5 @@ fn poll_write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8]) -> Poll<Resul
 
 const ROUNDS_MAX: usize = 16; // of at most 256 KiB: about a millisecond
 const FIRST_READ_BYTES: usize = 64 * 1024;
-const FULL_READS: u8 = 4; // in a row; then the flow is bulk
+const LARGE_READS: u8 = 4; // in a row, each of FIRST_READ_BYTES at least; then the flow is bulk
 const SPLICE_BYTES_MIN: usize = 32 * 1024; // below that two splices cost what a read and a write cost, ECOSYSTEM 5.1
