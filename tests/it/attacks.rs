@@ -1,6 +1,7 @@
 //! What Egret has to withstand, each attack as it is made.
 
 mod addresses;
+mod author;
 pub(crate) mod dns_server;
 mod fronting;
 mod holding;

@@ -190,7 +190,7 @@ impl<'r> Written<'r> {
         }
     }
 
-    /// What the settings allow comes behind all resources and adds to them.
+    /// What the settings allow adds to the resources of a namespace, and comes before those of all others.
     fn add_allow(&mut self, allow: &'r [Expansion], diagnostics: &mut Diagnostics) {
         for expansion in allow {
             // A service without name in its protocol is warned of where somebody chose it, not where we wrote it.

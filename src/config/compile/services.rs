@@ -43,13 +43,20 @@ pub(super) struct Alias<'e, 'r> {
 }
 
 impl<'e, 'r> Registry<'e, 'r> {
-    /// The own namespace first, then Kubernetes Services, then the oldest; losers add their ports where everything else is equal.
+    /// The own namespace first, then what the settings allow, then Kubernetes Services, then the oldest; losers add their ports where
+    /// everything else is equal, and what the settings allow always does. So nobody outside the namespace can say where a name leads
+    /// that the settings allow.
     pub(super) fn new(entries: &'e [ServiceEntry<'r>], namespace: &str, notes: &mut Notes<'_>) -> Self {
         let visible = |entry: &&ServiceEntry<'_>| entry.is_settings() || entry.export_to.reaches(namespace);
         let is_own = |entry: &ServiceEntry<'_>| &*entry.resource.metadata.namespace == namespace;
         let mut entries: Vec<&ServiceEntry<'_>> = entries.iter().filter(visible).collect();
-        // Stable: they are ordered by age, what the settings allow last.
-        entries.sort_by_key(|entry| (entry.is_settings(), !is_own(entry), !entry.is_kubernetes()));
+        // Stable: they are ordered by age.
+        let rank = |entry: &ServiceEntry<'_>| match (entry.is_settings(), is_own(entry)) {
+            (false, true) => 0,
+            (true, _) => 1,
+            (false, false) => 2,
+        };
+        entries.sort_by_key(|entry| (rank(entry), !entry.is_kubernetes()));
         let mut owners: HashMap<Arc<str>, &ServiceEntry<'_>> = HashMap::with_capacity(entries.len());
         let mut registry = Self {
             declared: Vec::with_capacity(entries.len()),
