@@ -9,7 +9,7 @@ use tokio::sync::broadcast::{Receiver, Sender, channel, error::RecvError};
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// `opened`, `closed`, `refused`, `reload`, `drain`, `dropped`.
+    /// `opened`, `closed`, `refused`, `reload`, `drain`, `parent`, `dropped`.
     pub name: &'static str,
     /// An object.
     pub data: Value,

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::istio;
+use super::parents::Probed;
 use super::record::Asked;
 use super::usage::Resource;
 use crate::flow::{Ending, ErrorType, Limit, Outcome, Side, Unfit};
@@ -479,6 +480,7 @@ impl Collector for &'static Metrics {
             .map(|(result, name)| ([("result", *name)], self.proxy_headers[*result as usize].value()));
         out.family("proxy_protocol_headers", "PROXY headers of connections", seen(headers))?;
         out.certificates(&self.certificates.lock().unwrap_or_else(PoisonError::into_inner))?;
+        out.parents(&super::parents::all())?;
         out.gauge("tunnels_open", "Tunnels open now", &self.tunnels_open)?;
         out.gauge("dials_pending", "Flows being resolved or dialled now", &self.dials_pending)?;
         out.gauge("dns_queries_pending", "DNS queries under way now", &self.dns_queries_pending)?;
@@ -578,6 +580,24 @@ impl Exposition<'_, '_> {
             };
             let labels = [holder, ("role", *role)];
             ConstGauge::new(*not_after).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn parents(&mut self, probed: &[Arc<Probed>]) -> fmt::Result {
+        let mut up = self.0.encode_descriptor("parent_up", "0 while probes find it down", None, MetricType::Gauge)?;
+        for parent in probed {
+            let labels = [("parent", &*parent.endpoint), ("cluster", &*parent.cluster)];
+            ConstGauge::new(i64::from(!parent.is_down())).encode(up.encode_family(&labels)?)?;
+        }
+        let (name, help) = ("parent_probes", "Probes of parent proxies");
+        let mut probes = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for parent in probed {
+            let (succeeded, failed) = parent.counts();
+            for (result, count) in [("succeeded", succeeded), ("failed", failed)] {
+                let labels = [("parent", &*parent.endpoint), ("cluster", &*parent.cluster), ("result", result)];
+                ConstCounter::new(count).encode(probes.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }

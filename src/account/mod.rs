@@ -10,6 +10,7 @@ pub mod metrics;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pace;
+pub mod parents;
 pub mod progress;
 pub mod record;
 pub mod refusals;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::query::Query;
 use crate::account::hosts::{ClusterHosts, HostCounts};
+use crate::account::parents::{self, Probed};
 use crate::account::usage::{Resource, Usage};
 use crate::flow::Host;
 use crate::route::cluster::EndpointAddress;
@@ -105,7 +106,8 @@ impl Shown {
     }
 }
 
-/// Envoy's text: `cluster::address::name::value`. What Envoy says of things that are not carried out here (health, outliers, localities) is left out: a constant would be taken for an observation.
+/// Envoy's text: `cluster::address::name::value`, with its health where that is probed. What Envoy says of things that are not carried out
+/// here (outliers, localities) is left out: a constant would be taken for an observation.
 pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
     let mut out = String::new();
     for (name, shown) in shown(proxy, wanted).iter().take(wanted.limit) {
@@ -124,9 +126,22 @@ pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
             }
             line(&of, "hostname", &printable(&host.hostname));
             line(&of, "weight", &weight);
+            if let Some(probed) = probed(&name, peer, &host.hostname) {
+                line(&of, "health_flags", &if probed.is_down() { "/failed_active_hc" } else { "healthy" });
+            }
         }
     }
     out
+}
+
+/// The endpoint of a parent that led to this address, if that is probed.
+fn probed(cluster: &str, peer: SocketAddr, hostname: &str) -> Option<Arc<Probed>> {
+    let all = parents::all();
+    let named = format!("{hostname}:{}", peer.port());
+    let is_it = |probed: &&Arc<Probed>| {
+        *probed.cluster == *cluster && (*probed.endpoint == *peer.to_string() || *probed.endpoint == *named)
+    };
+    all.iter().find(is_it).cloned()
 }
 
 /// Envoy's JSON.
@@ -143,6 +158,9 @@ pub(super) fn json(proxy: &Proxy, wanted: &Wanted) -> Value {
                 "stats": stats,
                 "weight": weight,
                 "hostname": &*host.hostname,
+                "health_status": probed(name, peer, &host.hostname).map(|probed| {
+                    json!({ "failed_active_health_check": probed.is_down(), "reason": probed.reason() })
+                }),
             })
         });
         json!({ "name": name, "host_statuses": hosts.collect::<Vec<_>>() })

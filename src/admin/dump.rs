@@ -180,6 +180,12 @@ fn describe(cluster: &Cluster) -> Value {
             "asked_for": hop.target.as_ref().map(ToString::to_string),
             "method": hop.method.as_str(),
             "absolute_form": hop.absolute_form,
+            "probe": hop.probe.as_ref().map(|probe| json!({
+                "target": probe.target.to_string(),
+                "interval_s": probe.interval.as_secs_f64(),
+                "timeout_s": probe.timeout.as_secs_f64(),
+            })),
+            "by": hop.origin.resource,
             "authorization": hop.authorization.as_ref().map(|authorization| match &authorization.value {
                 Ok(_) => "redacted",
                 Err(problem) => &**problem,
@@ -195,6 +201,7 @@ fn describe(cluster: &Cluster) -> Value {
         "discovery": discovery,
         "endpoints": endpoints,
         "via": via,
+        "straight": cluster.straight.as_ref().map(|rule| json!({ "by": rule.resource, "at": place(rule) })),
         "tls": tls,
         "balancing": cluster.balancing.as_str(),
         "source": cluster.source,

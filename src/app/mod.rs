@@ -10,6 +10,7 @@ pub mod parts;
 mod admin_port;
 mod certificates;
 mod inbound;
+mod probes;
 mod process;
 mod reload;
 mod revoke;
@@ -32,6 +33,7 @@ use tokio::runtime::Runtime;
 use self::admin_port::AdminPort;
 use self::listeners::{BindError, Listeners};
 use self::parts::{ConfigurationSource, Parts};
+use self::probes::Probes;
 use self::reload::{News, ReloadReport, Said};
 use self::revoke::Revocation;
 use self::signals::{Signals, Wish};
@@ -172,6 +174,7 @@ struct App {
     admin: AdminPort,
     commands: Commands,
     watch: Watch,
+    probes: Probes,
     /// What of the running configuration is asked for later.
     running: Running,
     announce: Box<dyn Fn(&Addresses)>,
@@ -240,6 +243,8 @@ impl App {
         admin.ready();
         metrics::set_certificates(certificates);
         metrics::config_loaded(proxy.snapshot.load().generation());
+        let mut probes = Probes::default();
+        probes.apply(&proxy.snapshot.load_full(), &proxy);
         let mut app = Self {
             source: Arc::new(source),
             proxy,
@@ -247,6 +252,7 @@ impl App {
             admin,
             commands,
             watch,
+            probes,
             running,
             announce,
             announced: Addresses::default(),
@@ -373,6 +379,7 @@ impl App {
         metrics::set_certificates(certificates);
         self.tell_addresses();
         self.watch.set_files(&parts.files);
+        self.probes.apply(&parts.snapshot, &self.proxy);
         let same_files = *self.running.files == *parts.files;
         let (proxy, snapshot, on_revoke) = (self.proxy.clone(), parts.snapshot, parts.on_revoke);
         let (digest, warnings) = (parts.digest, parts.warnings);
@@ -440,6 +447,7 @@ impl App {
             || json!({ "tunnels": self.proxy.tunnels.len(), "deadline_s": deadline.map(|deadline| deadline.as_secs_f64()) }),
         );
         self.listeners.close();
+        self.probes = Probes::default();
         tracing::info!(
             tunnels = self.proxy.tunnels.len(),
             deadline_s = deadline.map(|deadline| deadline.as_secs_f64()),

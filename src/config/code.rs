@@ -183,6 +183,8 @@ codes! {
     // References and conflicts between resources
     E180 BadAllowEntry: "An entry of `allow` is a host, a wildcard or an address, with a port or without (443 and 80): api.github.com, *.pypi.org:443, 10.0.0.5:5432.",
     E182 SocketNotAllowed: "Unix sockets may be dialled only under the folders of the setting `files.sockets`: whoever writes a ServiceEntry must not reach the sockets of the machine.",
+    E250 OwnParent: "The annotation egret.dev/via leads a service through itself. It names the service port that is the parent proxy, and stands on what is reached through that.",
+    W250 ParentBehindParent: "A service that is used as a parent proxy has the annotation egret.dev/via itself. A flow goes through one parent, so the parent is connected to directly; chain the proxies by giving the parent a parent of its own.",
     W180 MissingDestination: "A rule refers to a service that no loaded resource declares. Flows it applies to are answered 503 (NC), as in Istio.",
     W181 MissingSubset: "A route refers to a subset that no DestinationRule of the host declares. Flows it applies to are answered 503 (NC), as in Istio.",
     W182 MissingSecret: "A rule refers to a Secret, or a key of it, that is not there or cannot be used. A certificate with its key is read from the keys cert and key, or tls.crt and tls.key; authorities from cacert or ca.crt of NAME-cacert, then of NAME; their revocation lists from crl or ca.crl beside them. Flows that need it fail with 503 until it is there; nothing weaker is used instead.",

@@ -6,6 +6,7 @@ pub mod destination_rule;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod mesh_config;
+pub mod parent;
 pub mod scalars;
 pub mod secret;
 pub mod selector;
@@ -155,7 +156,7 @@ const OWN_PREFIX: &str = "egret.dev/";
 const EXPORT_TO: &str = "networking.istio.io/exportTo"; // on Services, ISTIO 13
 
 /// A host of a resource as it is compared: lower case, without a trailing dot.
-pub(super) fn canonical_host(text: &str) -> Arc<str> {
+pub(in crate::config) fn canonical_host(text: &str) -> Arc<str> {
     text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase().into()
 }
 

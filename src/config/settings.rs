@@ -11,6 +11,7 @@ mod listeners;
 mod mesh;
 mod open_proxy;
 mod otlp;
+mod parents;
 mod reader;
 mod schema;
 mod tls;
@@ -35,6 +36,7 @@ pub use access_log::AccessLog;
 pub use dns::{Dns, Family};
 pub use listeners::{Basic, Clients, Listener, Protocol};
 pub use mesh::{EgressProxy, Mesh, OutboundMode, OutboundPolicy};
+pub use parents::{ParentEntry, Parents};
 pub use schema::schema;
 pub use tls::{ClientCertificate, Tls};
 
@@ -59,6 +61,8 @@ pub struct Settings {
     pub addresses: Addresses,
     /// `consistency`.
     pub consistency: Consistency,
+    /// `parents`.
+    pub parents: Parents,
     /// `onRevoke`.
     pub on_revoke: OnRevoke,
     /// `dial`.
@@ -245,6 +249,7 @@ impl Default for Settings {
             allow: Vec::new(),
             addresses: Addresses::default(),
             consistency: Consistency::default(),
+            parents: Parents::default(),
             on_revoke: OnRevoke::default(),
             dial: Dial::default(),
             dns: Dns::default(),

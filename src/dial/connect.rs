@@ -217,6 +217,7 @@ mod tests {
                 target: None,
                 authorization: None,
                 absolute_form: false,
+                probe: None,
                 origin: Default::default(),
             }
         }

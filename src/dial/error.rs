@@ -189,6 +189,16 @@ impl DialError {
         }
     }
 
+    /// True where another parent may do better, nothing of the client having been sent. What a parent says of the request (4xx, 407
+    /// among them), and what is wrong with ours, others would say too; that it cannot reach the target need not hold for them.
+    pub(super) fn is_of_one_parent(&self) -> bool {
+        match self {
+            Self::HopRefused { status, .. } => matches!(status, 500 | 502..=504),
+            Self::HopProtocol { .. } => true,
+            error => error.is_of_one_endpoint(),
+        }
+    }
+
     /// How much the error tells, to choose one among several attempts: what happened beats what did not happen.
     pub(super) fn weight(&self) -> u8 {
         match self {

@@ -9,6 +9,7 @@ mod hosts;
 mod http2;
 mod origination;
 mod own;
+mod parents;
 mod pool;
 mod proxy_header;
 mod reach;
@@ -33,6 +34,7 @@ use self::bounds::{Usages, expiry};
 use self::endpoints::Endpoints;
 use self::http2::Connections;
 use self::origination::{client_of, originate, sni};
+use self::parents::Parents;
 use self::pool::Pool;
 use self::resolve::Resolver;
 use crate::account::hosts::ClusterHosts;
@@ -60,6 +62,7 @@ pub struct Dialer {
     own: ArcSwap<OwnListeners>,
     endpoints: Endpoints,
     usages: Usages,
+    parents: Parents,
     pool: Pool,
     http2: Connections,
     pending: Count,
@@ -137,6 +140,7 @@ impl Dialer {
             own: ArcSwap::default(),
             endpoints: Endpoints::default(),
             usages: Usages::default(),
+            parents: Parents::default(),
             pending: Count::default(),
         })
     }

@@ -142,7 +142,7 @@ fn same_way(one: &Cluster, other: &Cluster) -> bool {
         }
 }
 
-fn same_hop(one: &Hop, other: &Hop) -> bool {
+pub(super) fn same_hop(one: &Hop, other: &Hop) -> bool {
     let credentials = |hop: &Hop| hop.authorization.as_ref().map(|authorization| authorization.value.clone());
     one.target == other.target
         && one.method == other.method
@@ -576,6 +576,7 @@ mod tests {
                 target: None,
                 authorization: user.map(value),
                 absolute_form: false,
+                probe: None,
                 origin: Default::default(),
             };
             Cluster { via: Via::Connect(Arc::new(hop)), ..cluster }

@@ -63,7 +63,7 @@ impl Dialer {
         Err(failed.unwrap_or_else(|| no_endpoint(way.cluster)))
     }
 
-    async fn reach_endpoint(
+    pub(super) async fn reach_endpoint(
         &self,
         way: Way<'_>,
         endpoint: &Endpoint,

@@ -28,6 +28,7 @@ pub(super) fn cluster() -> Cluster {
         origin: Origin::default(),
         discovery: Discovery::Asked { port: None },
         via: Via::Direct,
+        straight: None,
         tls: None,
         connect_timeout: Duration::from_secs(5),
         addresses: AddressRules { policy, opened: IpSet::default() },

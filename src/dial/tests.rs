@@ -270,6 +270,7 @@ async fn what_is_missing_at_a_parent_is_found_before_anything_is_dialled() {
             target: None,
             authorization,
             absolute_form: false,
+            probe: None,
             origin: Origin::default(),
         };
         let to = Cluster { via: Via::Connect(Arc::new(hop)), ..cluster() };
@@ -307,6 +308,7 @@ async fn tls_to_a_parent_and_tls_inside_its_tunnel_are_two_wraps() {
         target: None,
         authorization: None,
         absolute_form: false,
+        probe: None,
         origin: Default::default(),
     };
     let cluster = Cluster {

@@ -1,5 +1,6 @@
 //! The named thing we connect to: where its addresses come from, which way leads there, and what is wrapped around the stream.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use crate::account::Traffic;
 use crate::flow::{Host, Name, Origin, Target};
 use crate::route::addresses::AddressRules;
 use crate::route::connection_pool::ConnectionPool;
+use crate::route::probe::Probe;
 use crate::route::upstream_http::UpstreamHttp;
 use crate::tls::ClientTls;
 
@@ -25,6 +27,8 @@ pub struct Cluster {
     pub discovery: Discovery,
     /// The way there.
     pub via: Via,
+    /// The rule that says that no parent is on the way, where one does: `parents.never`, `egret.dev/via: direct`.
+    pub straight: Option<Arc<Origin>>,
     /// TLS that we originate around whatever stream came out of `via`. Shared: few clusters of 100,000 have any.
     pub tls: Option<Arc<Origination>>,
     /// Bounds TCP and TLS of one attempt (`connectionPool.tcp.connectTimeout`, else the mesh's `connectTimeout`).
@@ -107,6 +111,15 @@ impl ProxyProtocol {
     }
 }
 
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host, port) => Target { host: host.clone(), port: *port }.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// How an endpoint is picked (`loadBalancer.simple`); LEAST_REQUEST is the default as in Istio since 1.14.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Balancing {
@@ -140,7 +153,7 @@ pub enum Via {
 }
 
 /// A parent proxy on the way. The cluster that goes `via` it is not resolved by us: the parent is told the name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Hop {
     /// The parent itself: its addresses, its TLS, its connect timeout. Its own `via` is [`Via::Direct`].
     pub cluster: Arc<Cluster>,
@@ -152,6 +165,8 @@ pub struct Hop {
     pub authorization: Option<Authorization>,
     /// Plain HTTP goes to the parent in absolute-form instead of through a tunnel (`egret.dev/proxy-http: absolute-form`).
     pub absolute_form: bool,
+    /// How each of its endpoints is asked from time to time whether it is there (`egret.dev/proxy-probe`).
+    pub probe: Option<Arc<Probe>>,
     /// The rule that chose this parent.
     pub origin: Origin,
 }
@@ -224,6 +239,14 @@ pub enum Sni {
 }
 
 impl Cluster {
+    /// What is written of its endpoints; none where the target itself is dialled.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match &self.discovery {
+            Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => endpoints,
+            Discovery::Asked { .. } | Discovery::Missing(_) => &[],
+        }
+    }
+
     /// True where the service says `HTTPS` on its own account: the stream that comes out is TLS of ours.
     pub fn originates_tls(&self) -> bool {
         self.tls.is_some()

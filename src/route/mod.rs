@@ -8,6 +8,8 @@ pub mod consistency;
 pub mod hosts;
 pub mod http;
 mod nearest;
+pub mod parents;
+pub mod probe;
 pub mod remedy;
 #[cfg(test)]
 pub(crate) mod sample;

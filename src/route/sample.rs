@@ -22,6 +22,7 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         origin: Origin::default(),
         discovery: Discovery::Asked { port: None },
         via: Via::Direct,
+        straight: None,
         tls: None,
         connect_timeout: Duration::from_secs(10),
         addresses: AddressRules::default(),

@@ -13,6 +13,7 @@ use super::consistency::{Expected, Policy};
 use super::hosts::HostIndex;
 use super::http::{Destination, Draw, HttpTo, Routes, Subject, Taken};
 use super::nearest::NearbyHosts;
+use super::parents::Parents;
 use super::{Choice, Protocol, Refusal, Route, Service, Stage, TunnelKind};
 use crate::flow::{Ask, ErrorType, Flow, Host, ListenerKind, Origin, Request, Scheme, Target, Workload};
 use crate::tls::ClientTls;
@@ -72,6 +73,8 @@ pub struct View {
     pub policies: Policies,
     /// What becomes of flows that no rule knows, where a Sidecar says so; else what the mesh says.
     pub outbound: Option<Outbound>,
+    /// Which targets go through a parent, and which never do, where the settings say so.
+    pub parents: Option<Arc<Parents>>,
 }
 
 /// The declared ports of a host, in order of their number; the only one of most hosts stands in place.
@@ -107,6 +110,10 @@ impl Snapshot {
                 };
                 let verdict = self.route_to(service, flow, draw).map(|route| match inside {
                     Some(policy) => Route { tunnel: TunnelKind::Terminated(policy), ..route },
+                    None => route,
+                });
+                let verdict = verdict.map(|route| match &view.parents {
+                    Some(parents) => parents.lead(route, &flow.target),
                     None => route,
                 });
                 let verdict = verdict.map(|route| self.expecting(route, Some(service), flow));
@@ -234,8 +241,9 @@ impl Snapshot {
 
     fn pass_through(&self, view: &View, flow: &Flow<'_>) -> Route {
         let outbound = self.outbound_of(view);
+        let listed = view.parents.as_ref().and_then(|parents| parents.find(&flow.target));
         let route = Route {
-            cluster: view.unknown.clone(),
+            cluster: listed.map_or(&view.unknown, |entry| &entry.unknown).clone(),
             name: if outbound.mode == Mode::Report { WOULD_DENY.clone() } else { ALLOW_ANY.clone() },
             origin: outbound.origin.clone(),
             tunnel: TunnelKind::Opaque,
@@ -302,6 +310,7 @@ impl View {
             nearby: NearbyHosts::default(),
             policies: Policies::new(),
             outbound: None,
+            parents: None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Parent proxies: a real squid, a scripted one, and Egret itself.
 
 mod chain;
+mod lists;
 mod scripted;
+mod several;
 mod squid;
 mod tunnel;
 

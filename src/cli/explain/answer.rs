@@ -8,8 +8,8 @@ use super::consistency;
 use super::plan::Plan;
 use super::question::Question;
 use super::report::{
-    Decision, DestinationReport, Explanation, NearestReport, TlsReport, WorkloadReport, endpoints, hops, place,
-    printable,
+    Decision, DestinationReport, Explanation, NearestReport, StraightReport, TlsReport, WorkloadReport, endpoints,
+    hops, place, printable,
 };
 use super::stages::Trail;
 use super::suggest::suggestions;
@@ -199,6 +199,7 @@ impl Asking<'_> {
             endpoints: cluster.map(|cluster| endpoints(cluster, question.target())).unwrap_or_default(),
             tls: cluster.and_then(|cluster| cluster.tls.as_ref()).map(|tls| TlsReport::of(tls, question.target())),
             via: cluster.map(|cluster| hops(cluster, question.target())).unwrap_or_default(),
+            straight: cluster.and_then(|cluster| StraightReport::of(cluster)),
             destinations: weighed.map(DestinationReport::of).unwrap_or_default(),
             tunnel: plan.tunnel(),
             expansion: (self.expansion)(&route.origin).or_else(|| service.and_then(|s| (self.expansion)(&s.origin))),
@@ -278,6 +279,7 @@ impl Asking<'_> {
             endpoints: Vec::new(),
             tls: None,
             via: Vec::new(),
+            straight: None,
             destinations: Vec::new(),
             workload: WorkloadReport::of(&self.workload()),
             generation: self.snapshot.generation(),

@@ -108,8 +108,12 @@ impl Plan<'_> {
             text += &format!(", TLS {} originated", tls.mode);
         }
         if let Via::Connect(hop) = &cluster.via {
-            text +=
-                &format!(", through the parent proxy {}", endpoints(&hop.cluster, self.question.target()).join(", "));
+            let parents = endpoints(&hop.cluster, self.question.target());
+            let which = if parents.len() > 1 { "one of the parent proxies" } else { "the parent proxy" };
+            text += &format!(", through {which} {}, as {} says", parents.join(", "), hop.origin.resource);
+        }
+        if let Some(rule) = &cluster.straight {
+            text += &format!(", through no parent proxy, as {} says", rule.resource);
         }
         match &self.route.tunnel {
             TunnelKind::Terminated(why) => text += &format!("; tunnel: terminated, because {why} needs HTTP"),

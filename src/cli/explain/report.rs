@@ -28,6 +28,9 @@ pub(super) struct Explanation {
     pub(super) endpoints: Vec<String>,
     pub(super) tls: Option<TlsReport>,
     pub(super) via: Vec<HopReport>,
+    /// The rule by which no parent is on the way, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) straight: Option<StraightReport>,
     /// The clusters of a route that has several, by weight; `cluster` is the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) destinations: Vec<DestinationReport>,
@@ -82,6 +85,15 @@ pub(super) struct HopReport {
     pub(super) method: &'static str,
     pub(super) authorization: bool,
     pub(super) absolute_form: bool,
+    /// What said that it goes this way.
+    pub(super) by: String,
+    pub(super) at: Option<String>,
+}
+
+/// What said that no parent is on the way.
+#[derive(Debug, Serialize)]
+pub(super) struct StraightReport {
+    pub(super) by: String,
     pub(super) at: Option<String>,
 }
 
@@ -142,8 +154,16 @@ impl HopReport {
             method: hop.method.as_str(),
             authorization: hop.authorization.is_some(),
             absolute_form: hop.absolute_form,
+            by: hop.origin.resource.to_string(),
             at: place(&hop.origin),
         }
+    }
+}
+
+impl StraightReport {
+    pub(super) fn of(cluster: &Cluster) -> Option<Self> {
+        let rule = cluster.straight.as_ref()?;
+        Some(Self { by: rule.resource.to_string(), at: place(rule) })
     }
 }
 

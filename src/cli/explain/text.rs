@@ -81,6 +81,13 @@ fn write_facts(out: &mut String, explanation: &Explanation) -> std::fmt::Result 
         let credentials = if hop.authorization { ", with credentials" } else { "" };
         let by = if hop.method == "CONNECT" { String::new() } else { format!(" by {}", hop.method) };
         writeln!(out, "  through       {}, asked for {}{by}{credentials}", hop.endpoints.join(", "), hop.asks_for)?;
+        if let Some(at) = &hop.at {
+            writeln!(out, "                as {} says ({})", printable(&hop.by), printable(at))?;
+        }
+    }
+    if let Some(straight) = &explanation.straight {
+        let at = straight.at.as_deref().map(|at| format!(" ({})", printable(at))).unwrap_or_default();
+        writeln!(out, "  no parent     as {} says{at}", printable(&straight.by))?;
     }
     if let Some(tls) = &explanation.tls {
         let sni = tls.sni.as_deref().unwrap_or("none");

@@ -223,6 +223,7 @@ impl Seen<'_, '_> {
         let virtual_services = VirtualServices::new(&self.written.virtual_services, self.client, sidecar, notes);
         let mut clusters = Clusters::new(self.settings, self.policy, namespace, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(sidecar, notes));
+        view.parents = clusters.listed(notes);
         view.policies = self.written.policies.of(self.client, root);
         view.outbound = sidecar.and_then(outbound_of_sidecar);
         let is_known = |host: &str, entry: &ServiceEntry<'_>, port: Option<u16>| {

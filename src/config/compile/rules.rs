@@ -7,12 +7,14 @@ use super::notes::Notes;
 use super::services::Registry;
 use crate::config::diagnostic::Code;
 use crate::config::kinds::destination_rule::{CredentialRef, DestinationRule, Policy, Pool, Settings, Subset};
+use crate::config::kinds::parent::ViaRef;
 use crate::config::resource::Resource;
 use crate::config::source::{Span, Spanned};
 use crate::flow::Workload;
 use crate::route::cluster::ProxyProtocol;
 use crate::route::connection_pool::RetryBudget;
 use crate::route::hosts::HostIndex;
+use crate::route::probe::Probe;
 
 /// All rules that a namespace may see, by the namespace they stand in.
 #[derive(Debug)]
@@ -189,6 +191,16 @@ impl<'d, 'r> Rule<'d, 'r> {
     pub(super) fn authorization(&self) -> Option<(&'r Resource, &'d Spanned<CredentialRef>)> {
         let rules = [self.first, self.policy_of];
         rules.into_iter().find_map(|rule| Some((rule.resource, rule.authorization.as_ref()?)))
+    }
+
+    /// How this host as a parent is probed.
+    pub(super) fn probe(&self) -> Option<&'d Spanned<Probe>> {
+        [self.first, self.policy_of].into_iter().find_map(|rule| rule.probe.as_ref())
+    }
+
+    /// The way to this host, with the resource that says it.
+    pub(super) fn via(&self) -> Option<(&'r Resource, &'d Spanned<ViaRef>)> {
+        [self.first, self.policy_of].into_iter().find_map(|rule| Some((rule.resource, rule.via.as_ref()?)))
     }
 
     /// Plain HTTP goes to this parent in absolute-form.

@@ -12,6 +12,7 @@ use crate::route::{Choice, Discovery, Via};
 mod credentials;
 mod kubernetes;
 mod mesh;
+mod parents;
 mod routes;
 mod shared;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::parent::{PROXY_PROBE, VIA, ViaRef, read_probe, read_via};
 use super::scalars::{check_fqdn, check_wildcard_domain, is_dns_label, parse_network};
 use super::selector::Selector;
 use super::{ExportTo, SharedText, canonical_host, check_annotations, choice_annotation, list_annotation};
@@ -20,6 +21,7 @@ use crate::config::source::{Span, Spanned};
 use crate::config::yaml::{Key, Node};
 use crate::flow::{Host, Origin};
 use crate::route::Protocol;
+use crate::route::probe::Probe;
 
 /// A ServiceEntry that passed its own rules, or of which the wrong parts were left out and reported.
 #[derive(Debug)]
@@ -127,6 +129,10 @@ pub struct Annotations {
     pub consistency: Option<Spanned<ConsistencyMode>>,
     /// `egret.dev/proxy-http: absolute-form`: plain HTTP goes to this parent in absolute-form.
     pub absolute_form: bool,
+    /// `egret.dev/proxy-probe`: how this parent is asked whether it is there.
+    pub probe: Option<Spanned<Probe>>,
+    /// `egret.dev/via`: the way to this service.
+    pub via: Option<Spanned<ViaRef>>,
 }
 
 impl<'r> ServiceEntry<'r> {
@@ -657,6 +663,8 @@ impl Annotations {
             source: list_annotation(resource, SOURCE, str::parse::<IpAddr>, cx),
             consistency: consistency.map(|(value, text)| Spanned { value, span: text.span }),
             absolute_form: absolute_form.unwrap_or(false),
+            probe: read_probe(resource, cx),
+            via: read_via(resource, cx),
         }
     }
 }
@@ -666,7 +674,7 @@ const CONSISTENCY: &str = "egret.dev/consistency";
 const SOURCE: &str = "egret.dev/source";
 /// How plain HTTP reaches a parent proxy.
 pub(super) const PROXY_HTTP: &str = "egret.dev/proxy-http";
-const KNOWN_ANNOTATIONS: &[&str] = &[ALLOW_ADDRESSES, CONSISTENCY, SOURCE, PROXY_HTTP];
+const KNOWN_ANNOTATIONS: &[&str] = &[ALLOW_ADDRESSES, CONSISTENCY, SOURCE, PROXY_HTTP, PROXY_PROBE, VIA];
 /// Values of [`PROXY_HTTP`]: true is absolute-form.
 pub(super) const PROXY_HTTP_FORMS: &[(&str, bool)] = &[("absolute-form", true), ("connect", false)];
 

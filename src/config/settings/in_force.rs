@@ -53,6 +53,11 @@ impl Settings {
                 "mode": consistency.map(|(name, _)| name),
                 "ech": if self.consistency.deny_ech { "deny" } else { "allow" },
             },
+            "parents": {
+                "through": self.parents.through.as_ref().map(|parent| format!("{}:{}", parent.host.value, parent.port)),
+                "always": self.parents.always.iter().map(|entry| &entry.value.text).collect::<Vec<_>>(),
+                "never": self.parents.never.iter().map(|entry| &entry.value.text).collect::<Vec<_>>(),
+            },
             "onRevoke": match self.on_revoke {
                 OnRevoke::Close => "close",
                 OnRevoke::Report => "report",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Addresses, Admin, CONSISTENCY_MODES, Consistency, ConsistencyMode, Dial, Document, Files, MountedSecret, OnRevoke,
-    ResourceInput, Sandbox, Settings, Via, access_log, dns, limits, listeners, mesh, otlp, values,
+    ResourceInput, Sandbox, Settings, Via, access_log, dns, limits, listeners, mesh, otlp, parents, values,
 };
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::names::{namespace, object_name};
@@ -65,6 +65,9 @@ fn read_all(mut fields: Fields<'_>, folder: &Path, cx: &mut Context<'_>) -> Sett
     }
     if let Some(fields) = fields.fields("addresses", cx) {
         settings.addresses = read_addresses(fields, cx);
+    }
+    if let Some(fields) = fields.fields("parents", cx) {
+        settings.parents = parents::read(fields, cx);
     }
     if let Some(fields) = fields.fields("consistency", cx) {
         settings.consistency = read_consistency(fields, cx);

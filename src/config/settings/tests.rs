@@ -22,6 +22,7 @@ listeners:
 allow: []
 addresses: { allow: [], deny: [] }
 consistency: { mode: auto, ech: allow }
+parents: { through: null, always: [], never: [] }
 onRevoke: close
 dial: { source: [], happyEyeballsDelay: 250ms, tcpUserTimeout: 2m }
 dns: { servers: system, family: any, timeout: 2s, attempts: 2, hosts: /etc/hosts, negativeTtl: 5s, failureTtl: 2s, addressesMax: 16, forward: {} }

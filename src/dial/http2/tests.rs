@@ -141,6 +141,7 @@ fn hop(cluster: Cluster) -> Hop {
         method: Default::default(),
         authorization: None,
         absolute_form: false,
+        probe: None,
         origin: Default::default(),
     }
 }

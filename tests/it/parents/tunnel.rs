@@ -260,7 +260,7 @@ fn which_tunnel_counts_is_said_by_subset_and_number_of_destinations() {
         let egret = start(&folder, &rules.replace(single, &format!("[{routes}]")));
         let mut tunnel = client::tunnel(egret.proxy(), "far.example:86");
         if asked_for.is_empty() {
-            client::send(&mut tunnel, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            client::send(&mut tunnel, "GET / HTTP/1.1\r\nHost: far.example:86\r\n\r\n");
             let head = client::read_answer(&mut tunnel).head;
             assert!(head.starts_with("HTTP/1.1 ") && head.to_lowercase().contains("squid"), "{head}");
             continue;

@@ -3,6 +3,7 @@
 mod connection_pool;
 mod discovery;
 mod origination;
+mod parents;
 mod upstream_http;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use crate::config::settings::Settings;
 use crate::config::source::Span;
 use crate::flow::Origin;
 use crate::route::cluster::{Authorization, Balancing, Hop};
+use crate::route::parents::Parents;
 use crate::route::upstream_http::UpstreamHttp;
 use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via};
 
@@ -42,6 +44,8 @@ pub(super) struct Clusters<'c, 'r, 's> {
     credentials: &'c mut Credentials<'s>,
     /// `dial.source`, once for all clusters.
     source: Arc<[IpAddr]>,
+    /// `parents` of the settings.
+    parents: Option<Arc<Parents>>,
     /// Of routes, so that many routes to one place share one cluster.
     made: HashMap<Place, Arc<Cluster>>,
 }
@@ -66,9 +70,18 @@ struct Found<'c, 'r> {
 /// Where a reference stands, for what is missing.
 #[derive(Clone, Copy)]
 pub(super) struct Reference<'a> {
-    pub(super) resource: Option<&'a Resource>,
+    pub(super) stands: Stands<'a>,
     pub(super) host: Span,
     pub(super) subset: Span,
+}
+
+/// In what a reference stands.
+#[derive(Clone, Copy)]
+pub(super) enum Stands<'a> {
+    In(&'a Resource),
+    /// `outboundTrafficPolicy`, of the settings or of a resource.
+    InPolicy,
+    InSettings,
 }
 
 impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
@@ -81,7 +94,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         credentials: &'c mut Credentials<'s>,
     ) -> Self {
         let source = settings.dial.source.as_slice().into();
-        Self { settings, policy, namespace, registry, rules, credentials, source, made: HashMap::new() }
+        let (parents, made) = (None, HashMap::new());
+        Self { settings, policy, namespace, registry, rules, credentials, source, parents, made }
     }
 
     /// The cluster of a service port itself.
@@ -114,12 +128,36 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
                 (crate::config::compile::policy_origin(self.settings), None, self.settings.mesh.egress_proxy.as_ref())
             }
         };
-        let plain = Cluster {
+        let plain = self.pass_through(origin.clone());
+        let Some(proxy) = proxy else { return Arc::new(plain) };
+        let place = Place {
+            host: proxy.host.value.as_ref().into(),
+            port: proxy.port,
+            subset: proxy.subset.as_ref().map(|subset| subset.value.as_ref().into()),
+            is_one_of_several: false,
+        };
+        let subset = proxy.subset.as_ref().map_or(proxy.host.span, |subset| subset.span);
+        let stands = resource.map_or(Stands::InPolicy, Stands::In);
+        let reference = Reference { stands, host: proxy.host.span, subset };
+        let (discovery, via) = match self.find(&place, reference, notes) {
+            Ok(Found { declared, rule, subset }) => {
+                let hop = self.hop(&declared, rule, subset, None, origin, notes);
+                (Discovery::Asked { port: None }, Via::Connect(Arc::new(hop)))
+            }
+            Err(sentence) => (Discovery::Missing(sentence), Via::Direct),
+        };
+        Arc::new(Cluster { discovery, via, ..plain })
+    }
+
+    /// Unknown targets themselves.
+    fn pass_through(&self, origin: Origin) -> Cluster {
+        Cluster {
             traffic: Traffic::new(PASSTHROUGH_CLUSTER.into(), origin.resource.clone()),
             name: PASSTHROUGH_CLUSTER.into(),
-            origin: origin.clone(),
+            origin,
             discovery: Discovery::Asked { port: None },
             via: Via::Direct,
+            straight: None,
             tls: None,
             connect_timeout: self.settings.mesh.connect_timeout,
             addresses: self.address_rules(IpSet::default()),
@@ -130,24 +168,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             http: UpstreamHttp::default(),
             pool: None,
             proxy_protocol: None,
-        };
-        let Some(proxy) = proxy else { return Arc::new(plain) };
-        let place = Place {
-            host: proxy.host.value.as_ref().into(),
-            port: proxy.port,
-            subset: proxy.subset.as_ref().map(|subset| subset.value.as_ref().into()),
-            is_one_of_several: false,
-        };
-        let subset = proxy.subset.as_ref().map_or(proxy.host.span, |subset| subset.span);
-        let reference = Reference { resource, host: proxy.host.span, subset };
-        let (discovery, via) = match self.find(&place, reference, notes) {
-            Ok(Found { declared, rule, subset }) => {
-                let hop = self.hop(&declared, rule, subset, None, origin, notes);
-                (Discovery::Asked { port: None }, Via::Connect(Arc::new(hop)))
-            }
-            Err(sentence) => (Discovery::Missing(sentence), Via::Direct),
-        };
-        Arc::new(Cluster { discovery, via, ..plain })
+        }
     }
 
     fn make_of_route(&mut self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Cluster {
@@ -183,12 +204,15 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
 
     fn report(&self, reference: Reference<'_>, code: Code, span: Span, sentence: &str, notes: &mut Notes<'_>) {
         let message = format!("{sentence}: flows that are sent there are answered 503");
-        match reference.resource {
-            Some(resource) => notes.once(resource, code, span, message),
-            None if notes.is_new(usize::MAX, code, span) => {
+        match reference.stands {
+            Stands::In(resource) => notes.once(resource, code, span, message),
+            Stands::InPolicy if notes.is_new(usize::MAX, code, span) => {
                 self.settings.report_policy(code, span, message, notes.diagnostics);
             }
-            None => {}
+            Stands::InSettings if notes.is_new(usize::MAX, code, span) => {
+                self.settings.report(code, span, message, notes.diagnostics);
+            }
+            Stands::InPolicy | Stands::InSettings => {}
         }
     }
 
@@ -210,7 +234,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             Some(subset) => Some((rule, subset.policy.tunnel.as_ref()?)),
             None => Some((rule, rule.policy().tunnel.as_ref()?)),
         });
-        let Some((rule, target)) = tunnel else { return self.direct(declared, rule, subset, notes) };
+        let Some((rule, target)) = tunnel else {
+            let cluster = self.direct(declared, rule, subset, notes);
+            return self.led(cluster, declared, rule, notes);
+        };
         let origin = rule.resource().origin(target.span);
         let hop = self.hop(declared, Some(rule), subset, Some(&target.value), origin, notes);
         Cluster {
@@ -244,12 +271,14 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
                 .map_err(|missing| report_missing(resource, reference.span, missing, "the parent proxy", notes));
             Authorization { from: reference.value.to_string().into(), value }
         });
+        let probe = rule.and_then(Rule::probe).or(declared.entry.annotations.probe.as_ref());
         Hop {
             cluster: Arc::new(Cluster { discovery, tls, ..cluster }),
             method: tunnel.map(|tunnel| tunnel.method).unwrap_or_default(),
             target: tunnel.map(|tunnel| tunnel.target.clone()),
             authorization,
             absolute_form: declared.entry.annotations.absolute_form || rule.is_some_and(Rule::is_absolute_form),
+            probe: probe.map(|probe| Arc::new(probe.value.clone())),
             origin,
         }
     }
@@ -273,6 +302,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             origin,
             discovery: discovery(declared, subset, settings.balancer, &self.settings.files.sockets, notes),
             via: Via::Direct,
+            straight: None,
             tls: self.origination(declared, rule, subset, &settings, notes).map(Arc::new),
             connect_timeout: pool.connect_timeout.unwrap_or(self.settings.mesh.connect_timeout),
             addresses: self.address_rules(opened(entry)),
@@ -305,6 +335,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             origin,
             discovery: Discovery::Missing(sentence),
             via: Via::Direct,
+            straight: None,
             tls: None,
             connect_timeout: self.settings.mesh.connect_timeout,
             addresses: self.address_rules(IpSet::default()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::clusters::{Clusters, Place, Reference};
+use super::super::clusters::{Clusters, Place, Reference, Stands};
 use super::super::notes::Notes;
 use super::delegates::{Delegates, Flat};
 use crate::config::kinds::virtual_service::{Action, Destination, VirtualService, Weighted};
@@ -151,7 +151,10 @@ impl Port<'_> {
         let rewriting = said(|actions| actions.rewrite.is_some() || actions.authority.is_some());
         let authority = of_part.and_then(|part| part.authority.as_ref()).map(|set| set.value.clone());
         let mirrors = said(|actions| !actions.mirrors.is_empty()).mirrors.iter().map(|mirror| Mirror {
-            cluster: self.cluster(flat.service, &mirror.to, false, clusters, notes),
+            cluster: {
+                let cluster = self.cluster(flat.service, &mirror.to, false, clusters, notes);
+                clusters.led_by_lists(cluster, &mirror.to.host.value, mirror.to.port.unwrap_or(self.number))
+            },
             share: mirror.share,
         });
         Actions {
@@ -186,7 +189,7 @@ impl Port<'_> {
         let subset_name = subset.map(|subset| subset.value.clone());
         let place = Place { host: host.value.clone(), port, subset: subset_name, is_one_of_several };
         let reference = Reference {
-            resource: Some(service.resource),
+            stands: Stands::In(service.resource),
             host: host.span,
             subset: subset.map_or(host.span, |subset| subset.span),
         };

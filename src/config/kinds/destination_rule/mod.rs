@@ -18,6 +18,7 @@ use self::parent::read_authorization;
 use self::retry_budget::read_retry_budget;
 use self::tls::read_tls;
 use self::tunnel::read_tunnel;
+use super::parent::{PROXY_PROBE, VIA, ViaRef, read_probe, read_via};
 use super::scalars::{check_wildcard_domain, is_dns_label};
 use super::selector::Selector;
 use super::service_entry::{PROXY_HTTP, PROXY_HTTP_FORMS};
@@ -31,6 +32,7 @@ use crate::flow::Workload;
 use crate::route::cluster::ProxyProtocol;
 use crate::route::connection_pool::RetryBudget;
 use crate::route::hosts::resolve_short_name;
+use crate::route::probe::Probe;
 
 pub use self::connection_pool::{Pool, UPGRADES};
 pub use self::load_balancer::Balancer;
@@ -57,6 +59,10 @@ pub struct DestinationRule<'r> {
     pub authorization: Option<Spanned<CredentialRef>>,
     /// `egret.dev/proxy-http: absolute-form`.
     pub absolute_form: bool,
+    /// `egret.dev/proxy-probe`: how this host as a parent proxy is asked whether it is there.
+    pub probe: Option<Spanned<Probe>>,
+    /// `egret.dev/via`: the way to this host.
+    pub via: Option<Spanned<ViaRef>>,
 }
 
 /// A named part of a service with a policy of its own.
@@ -121,9 +127,21 @@ impl<'r> DestinationRule<'r> {
         fields.finish(cx);
         check_annotations(resource, KNOWN_ANNOTATIONS, cx);
         let absolute_form = choice_annotation(resource, PROXY_HTTP, PROXY_HTTP_FORMS, cx).unwrap_or(false);
+        let (probe, via) = (read_probe(resource, cx), read_via(resource, cx));
         // Someone may have written the password itself: no line of it is shown.
         let authorization = read_authorization(resource, &mut resource.context(diagnostics).confidential());
-        Some(Self { resource, host: host?, policy, subsets, selector, export_to, authorization, absolute_form })
+        Some(Self {
+            resource,
+            host: host?,
+            policy,
+            subsets,
+            selector,
+            export_to,
+            authorization,
+            absolute_form,
+            probe,
+            via,
+        })
     }
 }
 
@@ -268,6 +286,6 @@ impl Policy {
     }
 }
 
-const KNOWN_ANNOTATIONS: &[&str] = &[parent::PROXY_AUTHORIZATION, PROXY_HTTP];
+const KNOWN_ANNOTATIONS: &[&str] = &[parent::PROXY_AUTHORIZATION, PROXY_HTTP, PROXY_PROBE, VIA];
 const PROXY_PROTOCOLS: &[(&str, ProxyProtocol)] = &[("V1", ProxyProtocol::V1), ("V2", ProxyProtocol::V2)];
 const COUNT_MAX: u64 = i32::MAX as u64; // int32 in Istio's API

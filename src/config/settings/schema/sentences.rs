@@ -82,6 +82,13 @@ pub(super) const SENTENCES: &[(&str, &str)] = &[
     ("addresses", "Special addresses: loopback, private, link-local, metadata …"),
     ("addresses.allow", "Networks that every flow may reach although they are special"),
     ("addresses.deny", "Networks that no flow may reach, unless `allow` names them"),
+    ("parents", "Which targets go through a parent proxy, and which never do; egret.dev/via of a resource counts more"),
+    ("parents.through", "The parent of always, as HOST:PORT of a declared service; where nothing is said, egressProxy"),
+    (
+        "parents.always",
+        "Targets as NO_PROXY has them: corp.example, .corp.example, *, 10.0.0.0/8, each with :PORT or without",
+    ),
+    ("parents.never", "The same; of two entries over a target the more specific one counts"),
     ("consistency", "Whether SNI and Host have to fit what was asked for"),
     ("consistency.mode", "auto: enforce under REGISTRY_ONLY, warn under ALLOW_ANY"),
     ("consistency.ech", "Whether encrypted ClientHellos pass"),
