@@ -30,6 +30,8 @@ pub enum Unfit {
     Malformed,
     /// Not whole after 16 KiB, after 5 s, or at its end.
     Undecided,
+    /// A ClientHello, where TLS of ours is around what the client says.
+    DoubleTls,
 }
 
 /// What a client speaks, as far as a refusal differs by it.
@@ -45,7 +47,8 @@ pub enum Speaks {
 
 impl Unfit {
     /// All, in order.
-    pub const ALL: [Self; 6] = [Self::Differs, Self::NoName, Self::NotTls, Self::Ech, Self::Malformed, Self::Undecided];
+    pub const ALL: [Self; 7] =
+        [Self::Differs, Self::NoName, Self::NotTls, Self::Ech, Self::Malformed, Self::Undecided, Self::DoubleTls];
 
     /// The name in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Unfit {
             Self::Ech => "ech",
             Self::Malformed => "malformed",
             Self::Undecided => "undecided",
+            Self::DoubleTls => "double_tls",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::{Protocol, Service, hosts};
+use super::{Origination, Protocol, Service, hosts};
 use crate::flow::{Finding, Host, Name, Origin, Speaks, Target, Unfit};
 use crate::http1::{HeadLimits, RequestHead, RequestTarget, parse_request};
 use crate::stream::client_hello::{self, CLIENT_HELLO_BYTES_MAX, ClientHello, HelloError, ServerName};
@@ -46,6 +46,8 @@ pub struct Expected {
     /// The name that the client asked for.
     pub asked: Name,
     service: Option<Arc<Service>>,
+    /// TLS of ours that is around what flows.
+    wrapped: Option<Arc<Origination>>,
 }
 
 /// What the first bytes say.
@@ -83,7 +85,18 @@ impl Expected {
             policy: policy.clone(),
             asked: asked.clone(),
             service: service.cloned(),
+            wrapped: None,
         })
+    }
+
+    /// The same for a tunnel that this TLS of ours is around: a client that speaks TLS itself does not know.
+    pub(super) fn wrapped(self, tls: Option<Arc<Origination>>) -> Self {
+        Self { wrapped: tls, ..self }
+    }
+
+    /// True where TLS of ours is around what flows.
+    pub fn is_wrapped(&self) -> bool {
+        self.wrapped.is_some()
     }
 
     /// True where what does not fit is refused.
@@ -126,6 +139,13 @@ impl Expected {
         let unfit = |kind, detail: String| {
             Judgement::Unfit(Finding { kind, detail: detail.into(), server_name: name.clone(), speaks: Speaks::Tls })
         };
+        if let Some(tls) = &self.wrapped {
+            let rule = &tls.origin.resource;
+            return unfit(
+                Unfit::DoubleTls,
+                format!("the client speaks TLS itself, which would go inside of the TLS that {rule} originates"),
+            );
+        }
         if hello.has_ech && self.policy.deny_ech {
             return unfit(Unfit::Ech, "the ClientHello is encrypted (ECH), which hides the name".to_owned());
         }

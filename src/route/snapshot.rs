@@ -230,10 +230,13 @@ impl Snapshot {
         let is_judged = match (flow.ask, &route.tunnel) {
             (Ask::Http(_), _) | (_, TunnelKind::Terminated(_)) => false,
             (Ask::Connect, _) => true,
-            (Ask::Sni, _) => self.consistency.deny_ech,
+            (Ask::Sni, _) => self.consistency.deny_ech || route.cluster.tls.is_some(),
         };
         let expected = match &flow.target.host {
-            Host::Name(name) if is_judged => Expected::new(&self.consistency, service, name),
+            Host::Name(name) if is_judged => {
+                let expected = Expected::new(&self.consistency, service, name);
+                expected.map(|expected| expected.wrapped(route.cluster.tls.clone()))
+            }
             _ => None,
         };
         Route { expected, ..route }

@@ -293,7 +293,7 @@ impl From<io::Error> for HandshakeError {
             }
             // The first byte of its answer is no content type of TLS: HTTP, SSH, SMTP …
             Some(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-                Self::new(ErrorType::TlsProtocol, "the upstream does not speak TLS")
+                Self::new(ErrorType::TlsProtocol, "the upstream answered in plain text, not in TLS")
             }
             Some(error) => Self::new(ErrorType::TlsProtocol, error.to_string()),
             None if source.kind() == io::ErrorKind::UnexpectedEof => {
@@ -667,9 +667,9 @@ mod tests {
         use ErrorType::{ConnectionTerminated, TlsAlert, TlsProtocol};
         let alert = &[21, 3, 3, 0, 2, 2, 40];
         let cases: [(&[u8], ErrorType, &str); 5] = [
-            (b"HTTP/1.1 400 Bad Request\r\n\r\n", TlsProtocol, "the upstream does not speak TLS"),
-            (b"SSH-2.0-OpenSSH_9.2\r\n", TlsProtocol, "the upstream does not speak TLS"),
-            (b"220 mail.example ESMTP\r\n", TlsProtocol, "the upstream does not speak TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", TlsProtocol, "the upstream answered in plain text, not in TLS"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", TlsProtocol, "the upstream answered in plain text, not in TLS"),
+            (b"220 mail.example ESMTP\r\n", TlsProtocol, "the upstream answered in plain text, not in TLS"),
             (alert, TlsAlert, "the upstream sent the alert HandshakeFailure"),
             (b"", ConnectionTerminated, "the upstream closed the connection during the handshake"),
         ];

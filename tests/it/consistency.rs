@@ -1,5 +1,6 @@
 //! What flows in a tunnel fits what it was asked for: held until that is known, refused or logged, and server-first protocols lose nothing.
 
+mod double_tls;
 mod peers;
 
 use std::io::{Read, Write};

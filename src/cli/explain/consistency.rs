@@ -65,6 +65,9 @@ fn nothing_to_judge(question: &Question, route: &Route, snapshot: &Snapshot) -> 
 
 fn describe(question: &Question, expected: &Expected) -> String {
     let mode = mode(&expected.policy);
+    if expected.is_wrapped() {
+        return format!("{mode}: a ClientHello inside of the TLS that we originate is {}", consequence(expected));
+    }
     if matches!(question, Question::Sni(_)) {
         return format!("{mode}: an encrypted ClientHello is {}", consequence(expected));
     }

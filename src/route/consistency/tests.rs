@@ -55,6 +55,27 @@ fn the_server_name_has_to_fit_in_every_spelling_and_fragmentation() {
 }
 
 #[test]
+fn a_hello_inside_of_tls_of_ours_fits_nobody_and_the_rest_is_judged_as_ever() {
+    let tls = Origination {
+        mode: "SIMPLE",
+        sni: crate::route::cluster::Sni::Asked,
+        client: Err("no roots in this test".into()),
+        origin: origin("DestinationRule default/ok", 7),
+    };
+    let wrapped = ok_com(Protocol::Tcp).wrapped(Some(Arc::new(tls)));
+    assert_eq!(judged(&wrapped, &hello(Some("ok.com"))), Err(Unfit::DoubleTls));
+    assert_eq!(judged(&wrapped, &hello(None)), Err(Unfit::DoubleTls));
+    let Judgement::Unfit(finding) = wrapped.judge(&hello(Some("ok.com")), false) else { panic!("it fits") };
+    assert_eq!(
+        &*finding.detail,
+        "the client speaks TLS itself, which would go inside of the TLS that DestinationRule default/ok originates"
+    );
+    assert_eq!(judged(&wrapped, b"GET / HTTP/1.1\r\nHost: ok.com\r\n\r\n"), Ok(()));
+    assert_eq!(judged(&wrapped, b"GET / HTTP/1.1\r\nHost: evil.com\r\n\r\n"), Err(Unfit::Differs));
+    assert_eq!(judged(&wrapped, b"*1\r\n$4\r\nPING\r\n"), Ok(()));
+}
+
+#[test]
 fn what_names_nobody_passes_only_where_nobody_has_to_be_named() {
     let (tls, tcp) = (ok_com(Protocol::Tls), ok_com(Protocol::Tcp));
     let (http, unknown) = (ok_com(Protocol::Http), expected(Mode::Enforce, None, "ok.com"));

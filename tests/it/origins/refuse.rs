@@ -65,7 +65,7 @@ fn a_port_that_speaks_plain_http() {
     let answer = client::get(egret.proxy(), "http://edition.example/secret");
     assert!(answer.head.starts_with("HTTP/1.1 502 Upstream TLS Error\r\n"), "{}", answer.head);
     let body = String::from_utf8_lossy(&answer.body).into_owned();
-    assert!(body.contains("the upstream does not speak TLS"), "{body}");
+    assert!(body.contains("the upstream answered in plain text, not in TLS"), "{body}");
     egret.record("/secret").shows(&[
         ("response_code", "502"),
         ("response_flags", "UF"),
