@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod server;
+mod sparse;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod testing;
@@ -17,8 +18,9 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
-use rustls_pki_types::{ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CertificateError, ClientConfig, Error, InconsistentKeys, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use thiserror::Error;
 use tokio_rustls::TlsConnector;
 use webpki::OwnedCertRevocationList;
@@ -209,7 +211,15 @@ impl ClientTlsSpec {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let (chain, key) = (certs::chain(chain, "clientCertificate")?, certs::private_key(key, "privateKey")?);
-                builder.with_client_auth_cert(chain, key).map_err(|error| {
+                // rustls looks into the certificate, and cannot into one of version 1.
+                let version_1 = chain.first().filter(|first| sparse::is_version_1(first)).map(sparse::public_key);
+                let config = match version_1 {
+                    None => builder.with_client_auth_cert(chain, key),
+                    Some(public) => certified(chain, key, public.as_ref()).map(|certified| {
+                        builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+                    }),
+                };
+                config.map_err(|error| {
                     let problem = match error {
                         Error::InconsistentKeys(_) => "does not belong to clientCertificate",
                         _ => "is of a kind that is not supported",
@@ -247,13 +257,31 @@ impl ClientTlsSpec {
             let revocation_lists = lists.iter().map(|list| read(list)).collect();
             return Ok(Arc::new(verify::Pinned { roots, peers, revocation_lists, provider }));
         }
-        let builder = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).with_crls(lists);
+        let has_lists = !lists.is_empty();
+        let builder = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).with_crls(lists);
         // Only an empty set of roots or a list that cannot be read is refused here: neither source of roots gives one, and the lists
         // were read.
         let chain =
             builder.enforce_revocation_expiration().build().expect("there are roots, and lists that can be read");
-        Ok(Arc::new(verify::Trusted { chain, roots }))
+        let named = match &self.ca_pem {
+            Some(pem) => certs::chain(pem, "caCertificates")?,
+            None => Vec::new(),
+        };
+        Ok(Arc::new(verify::Trusted { chain, roots, named, has_lists, provider }))
     }
+}
+
+/// A certificate with its key, and that it is its key.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    public: Option<&SubjectPublicKeyInfoDer<'_>>,
+) -> Result<CertifiedKey, Error> {
+    let key = provider().key_provider.load_private_key(key)?;
+    if key.public_key().as_ref() != public {
+        return Err(InconsistentKeys::KeyMismatch.into());
+    }
+    Ok(CertifiedKey::new(chain, key))
 }
 
 impl fmt::Debug for ClientTlsSpec {
