@@ -226,6 +226,13 @@ impl AccessRecord {
         self.keep(Field::ServerName, sni.as_bytes());
     }
 
+    /// The SNI of the client's hello is the name that the tunnel was asked for. Costs nothing: the text is there.
+    pub fn server_name_is_asked(&mut self) {
+        let Span { start, .. } = self.spans[Field::Authority as usize];
+        let host = self.text(Field::Authority).iter().rposition(|b| *b == b':').unwrap_or_default();
+        self.spans[Field::ServerName as usize] = Span { start, end: start + host as u32 };
+    }
+
     /// What was decided: cluster, route name (empty: none), and the sentence of what would have been refused (`report: true`).
     pub fn routed(&mut self, cluster: &str, route: &str, would_deny: Option<&str>) {
         self.keep(Field::Cluster, cluster.as_bytes());
@@ -603,6 +610,17 @@ mod tests {
             let target = Target::parse_authority(target.as_bytes()).unwrap();
             record.request("HTTP/1.1", "GET", Requested::Url { scheme, target: &target, path: "/" });
             assert_eq!(String::from_utf8_lossy(record.text(Field::Authority)), shown);
+        }
+    }
+
+    #[test]
+    fn a_server_name_as_asked_is_the_host_of_the_authority() {
+        for (account, shown) in [(account(Encoding::Text, ""), "api.example"), (account_off(), "")] {
+            let mut record = account.record(&source());
+            let target = Target::parse_authority(b"api.example:8443").unwrap();
+            record.request("HTTP/1.1", "CONNECT", Requested::Tunnel(&target));
+            record.server_name_is_asked();
+            assert_eq!(String::from_utf8_lossy(record.text(Field::ServerName)), shown);
         }
     }
 

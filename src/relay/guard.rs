@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use crate::flow::Finding;
+use crate::flow::{Finding, Name};
 use crate::route::Expected;
-use crate::route::consistency::{FIRST_BYTES_MAX, Judgement};
+use crate::route::consistency::{FIRST_BYTES_MAX, Judgement, Shown};
 
-/// Watches a tunnel until the client's first bytes are judged. Gone then, unless there is a finding to tell of.
+/// Watches a tunnel until the client's first bytes are judged. Gone then, unless there is a finding to tell of, or another server name
+/// than the tunnel was asked for.
 ///
 /// Boxed, because an idle tunnel pays for the place of it. The usual hello comes whole: it is judged where it was read, nothing is
 /// copied and no timer set.
@@ -27,6 +28,8 @@ pub struct Guard {
     /// Set when bytes begin to wait.
     timer: Option<Pin<Box<Sleep>>>,
     finding: Option<Finding>,
+    /// Fits, and is not the name asked for.
+    other_name: Option<Name>,
 }
 
 /// What is to be done with bytes that were read.
@@ -45,15 +48,16 @@ pub(super) enum Look {
 impl Guard {
     /// Watches for what is expected of the client. `proxy` is our name, for who is refused.
     pub fn new(expected: Expected, proxy: Option<Arc<str>>) -> Box<Self> {
-        Box::new(Self { expected, proxy, seen: Vec::new(), passed: 0, timer: None, finding: None })
+        Box::new(Self { expected, proxy, seen: Vec::new(), passed: 0, timer: None, finding: None, other_name: None })
     }
 
-    /// Looks at bytes of the client, none at its end; takes the guard out once nothing is left to do.
-    pub(super) fn look(guard: &mut Option<Box<Self>>, bytes: &[u8]) -> Look {
-        let Some(watching) = guard.as_deref_mut().filter(|guard| guard.finding.is_none()) else { return Look::Pass };
+    /// Looks at bytes of the client, none at its end; takes the guard out once nothing is left to do. `as_asked` is set where TLS names
+    /// what the tunnel was asked for.
+    pub(super) fn look(guard: &mut Option<Box<Self>>, as_asked: &mut bool, bytes: &[u8]) -> Look {
+        let Some(watching) = guard.as_deref_mut().filter(|guard| guard.is_watching()) else { return Look::Pass };
         let is_end = bytes.is_empty();
         let judgement = match (watching.seen.as_slice(), is_end) {
-            ([], true) => Judgement::Fits, // it left without a word
+            ([], true) => Judgement::Fits(Shown::Nothing), // it left without a word
             ([], false) => watching.expected.judge(bytes, false),
             _ => {
                 watching.seen.extend_from_slice(bytes);
@@ -76,9 +80,15 @@ impl Guard {
                 debug_assert!(watching.seen.len() < FIRST_BYTES_MAX, "undecided at the limit is a finding");
                 if is_enforced { Look::Hold } else { Look::Pass }
             }
-            Judgement::Fits => {
+            Judgement::Fits(shown) => {
                 let waiting = watching.seen.split_off(watching.passed);
-                *guard = None;
+                match shown {
+                    Shown::Other(name) => watching.rest(Some(name)),
+                    shown => {
+                        *as_asked = shown == Shown::Asked;
+                        *guard = None;
+                    }
+                }
                 if is_enforced && !waiting.is_empty() { Look::Release(waiting.into()) } else { Look::Pass }
             }
             Judgement::Unfit(finding) => watching.found(finding),
@@ -101,6 +111,11 @@ impl Guard {
         self.proxy.as_ref()
     }
 
+    /// The server name of TLS that is not the one asked for.
+    pub(super) fn other_name(&self) -> Option<&Name> {
+        self.other_name.as_ref()
+    }
+
     /// What does not fit; where that is not enforced, the tunnel goes on.
     pub(super) fn finding(&self) -> Option<(&Finding, &Expected)> {
         self.finding.as_ref().map(|finding| (finding, &self.expected))
@@ -117,8 +132,18 @@ impl Guard {
         if self.expected.is_enforced() {
             return Look::Refuse;
         }
-        (self.seen, self.passed) = (Vec::new(), 0);
+        self.rest(None);
         Look::Pass
+    }
+
+    fn is_watching(&self) -> bool {
+        self.finding.is_none() && self.other_name.is_none()
+    }
+
+    /// Nothing is looked at any more, and nothing kept but what there is to tell.
+    fn rest(&mut self, other_name: Option<Name>) {
+        self.other_name = other_name;
+        (self.seen, self.passed, self.timer) = (Vec::new(), 0, None);
     }
 }
 

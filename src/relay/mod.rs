@@ -22,7 +22,7 @@ use self::guard::Look;
 use self::way::{End, Way};
 use crate::account::Pace;
 use crate::account::live::LiveGuard;
-use crate::flow::{Ending, Finding};
+use crate::flow::{Ending, Finding, Name};
 use crate::route::Expected;
 use crate::stream::Stream;
 
@@ -43,6 +43,8 @@ pub struct Relay {
     user_timeout: u32,
     /// Until the client's first bytes are judged.
     guard: Option<Box<Guard>>,
+    /// The client's TLS names what the tunnel was asked for.
+    as_asked: bool,
     live: LiveGuard,
 }
 
@@ -57,6 +59,15 @@ pub struct RelayLimits {
     pub user_timeout: Duration,
     /// The upstream's keepalive is set already, as its rule says.
     pub keeps_alive: bool,
+}
+
+/// The server name in a ClientHello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownName<'a> {
+    /// The name that the tunnel was asked for.
+    Asked,
+    /// Another one.
+    Other(&'a Name),
 }
 
 /// How a relay ended.
@@ -83,7 +94,7 @@ impl Relay {
         let up = Way::new(&downstream, &upstream);
         let down = Way::new(&upstream, &downstream);
         let user_timeout = u32::try_from(limits.user_timeout.as_millis()).unwrap_or(u32::MAX);
-        Self { downstream, upstream, up, down, clock: Clock::new(limits), user_timeout, guard, live }
+        Self { downstream, upstream, up, down, clock: Clock::new(limits), user_timeout, guard, as_asked: false, live }
     }
 
     /// The tunnel's entry among the live ones.
@@ -94,6 +105,12 @@ impl Relay {
     /// What of the client's first bytes did not fit, and what they were held against.
     pub fn finding(&self) -> Option<(&Finding, &Expected)> {
         self.guard.as_ref().and_then(|guard| guard.finding())
+    }
+
+    /// The server name that the client's TLS showed, as far as somebody looked.
+    pub fn server_name(&self) -> Option<ShownName<'_>> {
+        let other = || self.guard.as_ref()?.other_name().map(ShownName::Other);
+        if self.as_asked { Some(ShownName::Asked) } else { other() }
     }
 
     /// What we call ourselves towards a client whose tunnel is refused.
@@ -108,10 +125,10 @@ impl Relay {
 
     /// Moves what can be moved now, both ways; ready when the tunnel is over by itself.
     fn poll_ways(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        let Self { downstream, upstream, up, down, live, guard, clock, .. } = self;
+        let Self { downstream, upstream, up, down, live, guard, as_asked, clock, .. } = self;
         let quantum = live.pace().map_or(usize::MAX, Pace::quantum);
         let (mut up_budget, mut down_budget) = (quantum, quantum); // one each, so that neither direction starves the other
-        let (look, count) = (|bytes: &[u8]| Guard::look(guard, bytes), |bytes| live.add_received(bytes));
+        let (look, count) = (|bytes: &[u8]| Guard::look(guard, as_asked, bytes), |bytes| live.add_received(bytes));
         match up.poll(cx, (downstream, upstream), down.is_closed(), &mut up_budget, look, count) {
             Poll::Ready(Err(End::Source)) => return Poll::Ready(RelayEnd::Early(Ending::DownstreamReset)),
             Poll::Ready(Err(End::Sink)) => return Poll::Ready(RelayEnd::Early(Ending::UpstreamReset)),

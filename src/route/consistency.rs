@@ -58,9 +58,20 @@ pub enum Judgement {
     /// They name somebody, or are about to; the rest of it is missing.
     More,
     /// They fit, or there is nothing to hold against the name.
-    Fits,
+    Fits(Shown),
     /// They do not.
     Unfit(Finding),
+}
+
+/// The server name of TLS that fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// None, or no TLS.
+    Nothing,
+    /// The name that was asked for.
+    Asked,
+    /// Another one that the service has.
+    Other(Name),
 }
 
 /// Bytes that are looked at; a head or hello that is longer is undecided.
@@ -150,7 +161,8 @@ impl Expected {
             return unfit(Unfit::Ech, "the ClientHello is encrypted (ECH), which hides the name".to_owned());
         }
         match &hello.server_name {
-            ServerName::Host(name) if self.fits(name) => Judgement::Fits,
+            ServerName::Host(name) if *name == self.asked => Judgement::Fits(Shown::Asked),
+            ServerName::Host(name) if self.fits(name) => Judgement::Fits(Shown::Other(name.clone())),
             ServerName::Host(name) => unfit(Unfit::Differs, self.differs(&format!("the server name is {name}"))),
             ServerName::IpLiteral(ip) => unfit(Unfit::Differs, self.differs(&format!("the server name is {ip}"))),
             ServerName::Invalid(_) => unfit(Unfit::Malformed, "the server name is no DNS name".to_owned()),
@@ -158,7 +170,7 @@ impl Expected {
                 Unfit::NoName,
                 format!("the ClientHello names no server, on a port that carries TLS to {}", self.asked),
             ),
-            ServerName::Absent => Judgement::Fits,
+            ServerName::Absent => Judgement::Fits(Shown::Nothing),
         }
     }
 
@@ -213,7 +225,7 @@ impl Expected {
             Ok(names) => {
                 let differs = |host: &Host| host.name().is_none_or(|name| !self.fits(name));
                 let other = names.into_iter().flatten().find(differs);
-                other.map_or(Judgement::Fits, |host| {
+                other.map_or(Judgement::Fits(Shown::Nothing), |host| {
                     unfit(Unfit::Differs, self.differs(&format!("the request inside names {host}")))
                 })
             }
@@ -232,7 +244,7 @@ impl Expected {
     /// What names nobody passes where nobody has to be named.
     fn not_tls(&self, what: &str) -> Judgement {
         if !self.needs_tls() {
-            return Judgement::Fits;
+            return Judgement::Fits(Shown::Nothing);
         }
         let detail = format!("{what}, on a port that carries TLS to {}", self.asked).into();
         Judgement::Unfit(Finding { kind: Unfit::NotTls, detail, server_name: None, speaks: Speaks::Other })

@@ -29,7 +29,7 @@ use crate::account::{AccessRecord, Account, Bounds, Count, Exceeded, Share, Shar
 use crate::dial::{Asker, DialError, Dialed, Dialer, Lease};
 use crate::drain::Drain;
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Limit, Limits, Outcome, Side, Source, Speaks, Target};
-use crate::relay::{Guard, Relay, RelayEnd, RelayLimits};
+use crate::relay::{Guard, Relay, RelayEnd, RelayLimits, ShownName};
 use crate::route::{Cluster, Hop, Refusal, Route, Snapshot, Via};
 use crate::stream::Stream;
 use crate::tls::UNRECOGNIZED_NAME_ALERT;
@@ -382,6 +382,11 @@ fn account(mut record: Box<AccessRecord>, relay: &Relay, end: RelayEnd) {
     record.moved(relay.live().received(), relay.live().sent());
     if let RelayEnd::Early(why) = end {
         relay.live().ended(why);
+    }
+    match relay.server_name() {
+        Some(ShownName::Asked) => record.server_name_is_asked(),
+        Some(ShownName::Other(name)) => record.server_name(name.as_str()),
+        None => {}
     }
     if let Some((finding, expected)) = relay.finding() {
         record.inconsistent(finding, end == RelayEnd::Refused);

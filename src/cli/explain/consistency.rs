@@ -37,7 +37,7 @@ pub(super) fn judge(
             trail.pass(stage, at, format!("{mode}: {}; it is logged, not refused", finding.detail));
             Ok(())
         }
-        Judgement::Fits | Judgement::Open | Judgement::More => {
+        Judgement::Fits(_) | Judgement::Open | Judgement::More => {
             trail.pass(stage, at, format!("{mode}: the server name {} fits", printable(sni)));
             Ok(())
         }

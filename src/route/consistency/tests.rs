@@ -27,7 +27,7 @@ fn judged(expected: &Expected, bytes: &[u8]) -> Result<(), Unfit> {
     }
     match last {
         Judgement::More | Judgement::Open => panic!("undecided: {:?}", String::from_utf8_lossy(bytes)),
-        Judgement::Fits => Ok(()),
+        Judgement::Fits(_) => Ok(()),
         Judgement::Unfit(finding) => Err(finding.kind),
     }
 }
@@ -158,7 +158,7 @@ fn sixteen_kib_are_looked_at_and_no_more() {
         let begin = "GET / HTTP/1.1\r\nHost: ok.com\r\nCookie: ";
         format!("{begin}{}\r\n\r\n", "x".repeat(bytes - begin.len() - 4)).into_bytes()
     };
-    assert_eq!(expected.judge(&head(FIRST_BYTES_MAX), false), Judgement::Fits);
+    assert!(matches!(expected.judge(&head(FIRST_BYTES_MAX), false), Judgement::Fits(_)));
     let Judgement::Unfit(finding) = expected.judge(&head(FIRST_BYTES_MAX + 1), false) else { panic!("judged") };
     assert_eq!(finding.kind, Unfit::Undecided);
     assert_eq!(expected.judge(&head(FIRST_BYTES_MAX + 1)[..FIRST_BYTES_MAX - 1], false), Judgement::More);
@@ -183,7 +183,7 @@ fn at_its_end_everything_is_decided() {
     for (bytes, fits) in
         [(&b"GE"[..], true), (b"QUIT", true), (b"\x16", true), (b"GET / HTTP/1.1\r\nHost: evil.com\r\n", false)]
     {
-        assert_eq!(http.judge(bytes, true) == Judgement::Fits, fits, "{bytes:?}");
+        assert_eq!(matches!(http.judge(bytes, true), Judgement::Fits(_)), fits, "{bytes:?}");
         assert!(matches!(tls.judge(bytes, true), Judgement::Unfit(_)), "{bytes:?}");
     }
 }
