@@ -18,7 +18,7 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 
 # Peers that the tests talk to, as command:package. Each is started by its test on a port of its own; no service is needed.
-peers="cc:gcc curl:curl git:git wget:wget openssl:openssl python3:python3 node:nodejs nginx:nginx-light squid:squid-openssl htpasswd:apache2-utils chromium:chromium systemd-socket-activate:systemd ssh:openssh-client sshd:openssh-server haproxy:haproxy nc:netcat-openbsd systemd-analyze:systemd logrotate:logrotate h2load:nghttp2-client go:golang-go java:default-jdk-headless npm:npm dpkg-deb:dpkg"
+peers="cc:gcc curl:curl git:git wget:wget openssl:openssl python3:python3 node:nodejs nginx:nginx-light squid:squid-openssl htpasswd:apache2-utils chromium:chromium systemd-socket-activate:systemd ssh:openssh-client sshd:openssh-server haproxy:haproxy nc:netcat-openbsd systemd-analyze:systemd logrotate:logrotate h2load:nghttp2-client go:golang-go java:default-jdk-headless npm:npm dpkg-deb:dpkg ip:iproute2 unshare:util-linux"
 # The same for what has no command of its own, as file:package; Python's modules are Debian's, for /usr/bin/python3.
 modules=/usr/lib/python3/dist-packages
 files="$modules/jsonschema:python3-jsonschema $modules/yaml:python3-yaml $modules/requests:python3-requests $modules/httpx:python3-httpx $modules/aiohttp:python3-aiohttp $modules/pip:python3-pip /usr/share/nodejs/undici:node-undici /etc/ssl/certs/ca-certificates.crt:ca-certificates"

@@ -33,5 +33,6 @@ mod reopen;
 mod run;
 mod sandbox;
 mod support;
+mod tasks;
 mod virtual_service;
 mod wire;

@@ -1,6 +1,5 @@
 //! TLS origination that succeeds: port 80 in, TLS out.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use super::{CLUSTER, World, task};
@@ -220,53 +219,4 @@ fn nothing_is_verified_where_the_rule_says_so() {
     let egret = world.start(&task(world.nginx.tls().port(), "{ mode: SIMPLE, insecureSkipVerify: true }"));
     assert_eq!(curl(&egret, &["http://edition.example/politics"]), "politics\n");
     assert!(world.nginx.line("/politics", 1).contains("sni=edition.example"));
-}
-
-/// The task's own files, byte for byte. They say port 443 and the system's roots, so nginx gets an address of its own with that port,
-/// and the authority of the test stands in for the system's.
-#[test]
-fn the_files_of_istios_task_do_what_the_task_promises() {
-    let task = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/istio-tasks/egress-tls-origination");
-    if !task.is_dir() {
-        println!("not run: the_files_of_istios_task_do_what_the_task_promises: {} is not there", task.display());
-        return;
-    }
-    let at = SocketAddr::from((own_loopback_address(), 443));
-    // Who may not bind port 443 sees the plan carried out as far as the refused connection.
-    let may_bind = TcpListener::bind(at).map_err(|error| println!("not run to its end: {at}: {error}")).is_ok();
-    let (folder, authority) = (Folder::new(), Authority::new());
-    let certificate = authority.issue(&folder, "origin", &["edition.cnn.com"]);
-    let ca = authority.write(&folder, "ca.pem");
-    let nginx = Nginx::start_at(&folder, super::LOCATIONS, &certificate, may_bind.then_some(at));
-    let hosts = format!("{} edition.cnn.com", at.ip());
-    for (file, cluster) in [
-        ("02-edition-cnn-com-tls-origination.v1.6.yaml", "outbound|443|tls-origination|edition.cnn.com"),
-        ("02-edition-cnn-com-tls-origination.v1.27.yaml", "outbound|80||edition.cnn.com"),
-    ] {
-        let rules = std::fs::read_to_string(task.join(file)).unwrap();
-        let setup = Setup { mesh: super::REGISTRY_ONLY, rules: &rules, hosts: &[&hosts], ..Setup::default() };
-        let egret = Setup { system_roots: Some(&ca), ..setup }.start(&folder);
-        let url = format!("http://edition.cnn.com/politics?{file}");
-        let answer = client::get(egret.proxy(), &url);
-        let record = egret.record("/politics");
-        record.shows(&[("upstream_cluster", cluster), ("upstream_host", &at.to_string()), ("route_name", "default")]);
-        if !may_bind {
-            record.shows(&[("response_code", "502"), ("response_flags", "UF"), ("reason", "connection_refused")]);
-            continue;
-        }
-        assert_eq!((answer.status, &*answer.body), (200, &b"politics\n"[..]), "{}", answer.head);
-        record.shows(&[("response_code", "200"), ("response_flags", "-"), ("response_code_details", "via_upstream")]);
-        assert!(nginx.line(file, 1).contains("sni=edition.cnn.com tls=TLSv1.3"));
-        let ca = ca.to_str().unwrap();
-        assert_eq!(curl(&egret, &["--cacert", ca, "https://edition.cnn.com/politics"]), "politics\n");
-        egret
-            .record("CONNECT")
-            .shows(&[("response_code", "200"), ("upstream_cluster", "outbound|443||edition.cnn.com")]);
-    }
-}
-
-/// An address of 127/8 that no other test of this run uses.
-fn own_loopback_address() -> Ipv4Addr {
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 + (high & 63), middle, low)
 }

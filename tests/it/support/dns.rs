@@ -29,7 +29,15 @@ const A: u16 = 1;
 impl Dns {
     /// Answers each query by its name, lower case and without the final dot.
     pub(crate) fn new(answer: impl Fn(&str) -> Reply + Send + 'static) -> Self {
-        let (udp, tcp) = bind();
+        Self::on(bind(), answer)
+    }
+
+    /// The same at an address that is the test's.
+    pub(crate) fn at(address: SocketAddr, answer: impl Fn(&str) -> Reply + Send + 'static) -> Self {
+        Self::on((UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap()), answer)
+    }
+
+    fn on((udp, tcp): (UdpSocket, TcpListener), answer: impl Fn(&str) -> Reply + Send + 'static) -> Self {
         let address = udp.local_addr().unwrap();
         let queries: Arc<AtomicUsize> = Arc::default();
         let seen = queries.clone();

@@ -15,6 +15,7 @@ pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod setup;
 pub(crate) mod squid;
+pub(crate) mod world;
 
 use std::time::Duration;
 

@@ -13,14 +13,9 @@ pub(crate) struct Nginx(Peer);
 impl Nginx {
     /// `locations` stand in every server, in nginx's own words.
     pub(crate) fn start(folder: &Folder, locations: &str, certificate: &Files) -> Self {
-        Self::start_at(folder, locations, certificate, None)
-    }
-
-    /// The same with one more address for TLS.
-    pub(crate) fn start_at(folder: &Folder, locations: &str, certificate: &Files, at: Option<SocketAddr>) -> Self {
         folder.write("www/index.html", "Welcome to nginx!\n");
         Self(Peer::start(|ports: [u16; 2]| {
-            let config = configuration(folder, locations, certificate, ports, at);
+            let config = configuration(folder, locations, certificate, ports);
             let mut nginx = command("nginx");
             nginx.arg("-p").arg(folder.path()).args(["-e", "stderr", "-c"]).arg(folder.write("nginx.conf", &config));
             nginx
@@ -50,13 +45,7 @@ impl Nginx {
     }
 }
 
-fn configuration(
-    folder: &Folder,
-    locations: &str,
-    certificate: &Files,
-    [plain, tls]: [u16; 2],
-    at: Option<SocketAddr>,
-) -> String {
+fn configuration(folder: &Folder, locations: &str, certificate: &Files, [plain, tls]: [u16; 2]) -> String {
     let mut config = String::from(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr error;\nevents { worker_connections 64; }\nhttp {\n\
          log_format test '$request $status host=$http_host sni=$ssl_server_name tls=$ssl_protocol reused=$ssl_session_reused \
@@ -67,11 +56,10 @@ fn configuration(
         writeln!(config, "{temp}_temp_path temp-{temp};").unwrap();
     }
     let (certificate, key) = (certificate.certificate.display(), certificate.key.display());
-    let at = at.map(|at| format!("listen {at} ssl;")).unwrap_or_default();
     let root = folder.path().join("www");
     for listen in [
         format!("listen 127.0.0.1:{plain};"),
-        format!("listen 127.0.0.1:{tls} ssl http2; {at} ssl_certificate {certificate}; ssl_certificate_key {key};"),
+        format!("listen 127.0.0.1:{tls} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {key};"),
     ] {
         writeln!(config, "server {{ {listen} root {}; {locations} }}", root.display()).unwrap();
     }

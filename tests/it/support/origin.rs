@@ -16,7 +16,12 @@ pub(crate) struct Origin {
 impl Origin {
     /// Hands each connection to `serve`.
     pub(crate) fn new(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", serve)
+    }
+
+    /// The same at an address that is the test's.
+    pub(crate) fn at(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let serve = Arc::new(serve);
         std::thread::spawn(move || {

@@ -31,13 +31,23 @@ impl Peer {
             .unwrap_or_else(|| panic!("{}", said.join("\n")))
     }
 
+    /// Starts a command that listens on addresses that are the test's.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub(crate) fn start_at(command: Command, addresses: &[SocketAddr]) -> Self {
+        Self::listening(command, addresses.to_vec()).unwrap_or_else(|said| panic!("{}", said.join("\n")))
+    }
+
     fn attempt<const N: usize>(prepare: impl Fn([u16; N]) -> Command) -> Result<Self, Vec<String>> {
         let ports = free_ports();
-        let mut command = prepare(ports);
+        Self::listening(prepare(ports), ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).to_vec())
+    }
+
+    fn listening(mut command: Command, addresses: Vec<SocketAddr>) -> Result<Self, Vec<String>> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
-        let addresses = ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).to_vec();
         let mut peer = Self { child, addresses, stdout, stderr };
         let mut has_ended = false;
         eventually("the peer listens", || {
