@@ -154,8 +154,7 @@ fn read_value(text: &str) -> Result<Option<String>, String> {
             rest = after;
             continue;
         }
-        let end = rest.find('%').filter(|end| is_variable(&rest[..*end]));
-        let Some(end) = end else {
+        let Some(end) = variable_end(rest) else {
             return Err("a `%` that begins no variable is written `%%`".to_owned());
         };
         has_variables = true;
@@ -165,10 +164,17 @@ fn read_value(text: &str) -> Result<Option<String>, String> {
     Ok((!has_variables).then_some(value))
 }
 
-/// `HOSTNAME`, `REQ(x-a)`, `START_TIME(%s):20`: what stands between two `%`.
-fn is_variable(text: &str) -> bool {
-    let name = text.split(['(', ':']).next().unwrap_or_default();
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+/// Where the `%` is that ends a variable: behind `HOSTNAME`, `REQ(x-a)`, `START_TIME(%s):20`. What stands in parentheses may hold others.
+fn variable_end(text: &str) -> Option<usize> {
+    let past = |at: usize, goes_on: fn(char) -> bool| text[at..].find(|c| !goes_on(c)).map(|length| at + length);
+    let mut at = past(0, |c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_').filter(|at| *at > 0)?;
+    if text[at..].starts_with('(') {
+        at += text[at..].find(')')? + 1;
+    }
+    if text[at..].starts_with(':') {
+        at = past(at + 1, |c| c.is_ascii_digit())?;
+    }
+    text[at..].starts_with('%').then_some(at)
 }
 
 #[cfg(test)]
@@ -181,7 +187,10 @@ mod tests {
         assert_eq!(read_value("plain\tvalue"), Ok(Some("plain\tvalue".to_owned())));
         assert_eq!(read_value("hello %HOSTNAME%"), Ok(None));
         assert_eq!(read_value("%REQ(X-A)%:%PROTOCOL%"), Ok(None));
-        for bad in ["abcd%oijasodifj", "%", "%%%", "a\r\nb", "a\0", "%lower%"] {
+        assert_eq!(read_value("until %DOWNSTREAM_PEER_CERT_V_END(%b %d %Y)% or %START_TIME(%s):20%"), Ok(None));
+        for bad in
+            ["abcd%oijasodifj", "%", "%%%", "a\r\nb", "a\0", "%lower%", "%START_TIME(%s%", "%A(b)c%", "%A:b%", "%A"]
+        {
             assert!(read_value(bad).is_err(), "{bad}");
         }
     }
