@@ -358,7 +358,7 @@ mod tests {
                     resolve_short_name(text("host"), text("configNamespace"), text("domain")).into()
                 }
                 _ => {
-                    seen.skipped(table, "hosts with a namespace belong to Gateway and Sidecar");
+                    seen.skipped(table, "which namespaces may bind to a host of a Gateway's server: Gateways are passed over, and a Sidecar's hosts are judged with it");
                     continue;
                 }
             };
