@@ -29,6 +29,9 @@ pub(crate) struct ScaleArguments {
     /// ServiceEntries of the largest configuration
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(4..=1_000_000))]
     entries: u32,
+    /// Each ServiceEntry with a VirtualService, whose route for its server name takes the flow
+    #[arg(long)]
+    routes: bool,
     /// CONNECTs of a round
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     connects: u64,
@@ -92,7 +95,7 @@ async fn measure(arguments: &ScaleArguments, folder: &Path, core: Core) -> Resul
     let sizes = [KINDS, 100, 10_000].into_iter().filter(|size| *size < arguments.entries).chain([arguments.entries]);
     let mut field = Vec::new();
     for entries in sizes {
-        let rules = Rules::new(entries, &origin.plain);
+        let rules = Rules::new(entries, &origin.plain, arguments.routes);
         field.push(start(&egret, &folder.join(entries.to_string()), &ports, rules, core).await?);
     }
     for _ in 0..=arguments.rounds {
@@ -100,7 +103,7 @@ async fn measure(arguments: &ScaleArguments, folder: &Path, core: Core) -> Resul
             running.round(arguments.connects).await?;
         }
     }
-    print(&field);
+    print(&field, arguments.routes);
     let largest = field.last().expect("there is a size at least");
     let Reload { took, memory, seen } = largest.reload(arguments.connects).await?;
     let latency = |quantile| seen.latency.value_at_quantile(quantile) as f64 / 1e6;
@@ -196,9 +199,10 @@ impl Memory {
     }
 }
 
-fn print(field: &[Running]) {
+fn print(field: &[Running], routes: bool) {
+    let entries = if routes { "ServiceEntries, each with a route" } else { "ServiceEntries" };
     println!(
-        "| ServiceEntries | check | resident | peak | an entry | look-up: name | wildcard | none | CPU of a CONNECT, first to its name | later | of the fewest |\n\
+        "| {entries} | check | resident | peak | an entry | look-up: name | wildcard | none | CPU of a CONNECT, first to its name | later | of the fewest |\n\
          |---|---|---|---|---|---|---|---|---|---|---|"
     );
     let first = field.first().expect("there is a size at least");

@@ -122,6 +122,12 @@ fn many_rules_are_measured_in_each_size_by_name_and_across_a_reload() {
 }
 
 #[test]
+fn many_routes_are_measured_likewise() {
+    let out = output_of(&["scale", "--routes", "--entries", "120", "--connects", "60", "--rounds", "1"]);
+    assert!(out.contains("| ServiceEntries, each with a route | check |") && out.contains("\n| 120 | "), "{out}");
+}
+
+#[test]
 fn many_tunnels_live_end_with_their_rule_and_end_with_the_process() {
     let out = output_of(&["tunnels", "--count", "200"]);
     for said in ["200 tunnels open", "all 200 carried another", "ended all", "exit status: 0"] {

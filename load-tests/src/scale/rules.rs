@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 pub(super) struct Rules {
     pub(super) entries: u32,
     origins: Vec<SocketAddr>,
+    routes: bool,
 }
 
 impl Rules {
-    /// `origins`: the first is what `origin.test` resolves to.
-    pub(super) fn new(entries: u32, origins: &[SocketAddr]) -> Self {
-        Self { entries, origins: origins.to_vec() }
+    /// `origins`: the first is what `origin.test` resolves to. `routes`: each has a VirtualService of its own.
+    pub(super) fn new(entries: u32, origins: &[SocketAddr], routes: bool) -> Self {
+        Self { entries, origins: origins.to_vec(), routes }
     }
 
     /// A name to ask for that entry `n` answers for.
@@ -74,6 +75,16 @@ impl Rules {
             host(n)
         )
         .expect("a String takes everything");
+        if self.routes {
+            write!(
+                out,
+                "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: service-{n} }}\nspec:\n  \
+                 hosts: [\"{star}{0}\"]\n  tls:\n  - match: [{{ port: 443, sniHosts: [\"{star}{0}\"] }}]\n    \
+                 route: [{{ destination: {{ host: \"{star}{0}\", port: {{ number: 443 }} }} }}]\n---\n",
+                host(n)
+            )
+            .expect("a String takes everything");
+        }
     }
 }
 
@@ -95,7 +106,7 @@ mod tests {
 
     #[test]
     fn each_entry_has_its_turn_and_is_asked_by_a_name_it_answers_for() {
-        let rules = Rules::new(1_000, &[SocketAddr::from(([127, 0, 0, 1], 80))]);
+        let rules = Rules::new(1_000, &[SocketAddr::from(([127, 0, 0, 1], 80))], false);
         let turns: HashSet<u32> = (0..1_000).map(|n| rules.spread(n)).collect();
         assert_eq!(turns.len(), 1_000);
         assert_eq!(rules.asked(4), "service-4.partner-4.example.com");
