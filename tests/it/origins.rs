@@ -5,6 +5,7 @@ mod forward;
 mod framing;
 mod originate;
 mod refuse;
+mod rotation;
 
 use std::path::PathBuf;
 

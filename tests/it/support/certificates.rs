@@ -78,6 +78,14 @@ impl Authority {
         folder.write(name, &params.signed_by(&self.0).unwrap().pem().unwrap())
     }
 
+    /// One that ends with a year, under a serial number of one byte.
+    pub(crate) fn issue_until(&self, folder: &Folder, name: &str, names: &[&str], serial: u8, year: i32) -> Files {
+        self.issue_with(folder, name, names, |params| {
+            params.serial_number = Some(vec![serial].into());
+            params.not_after = rcgen::date_time_ymd(year + 1, 1, 1);
+        })
+    }
+
     fn issue_with(
         &self,
         folder: &Folder,
