@@ -11,6 +11,7 @@
 mod egress_control;
 mod egress_kubernetes_services;
 mod egress_tls_origination;
+mod examples;
 mod http_proxy;
 mod tunnel;
 

@@ -69,6 +69,9 @@ impl World {
             ip(&["address", "add", &format!("{address}/32"), "dev", "lo"]);
         }
         let kept: Vec<_> = KEPT.iter().filter_map(|name| Some((*name, std::fs::read(name).ok()?))).collect();
+        let links = std::fs::read_dir(ALTERNATIVES).into_iter().flatten().flatten();
+        let alternatives: Vec<_> =
+            links.filter_map(|link| Some((link.file_name(), std::fs::read_link(link.path()).ok()?))).collect();
         for folder in ["/etc", "/run", "/var/log", "/var/lib/nginx", "/var/spool/squid"] {
             if Path::new(folder).is_dir() {
                 let nothing = MountFlags::empty();
@@ -77,6 +80,10 @@ impl World {
         }
         for (name, bytes) in kept {
             write(name, bytes);
+        }
+        std::fs::create_dir_all(ALTERNATIVES).unwrap();
+        for (name, program) in alternatives {
+            std::os::unix::fs::symlink(program, Path::new(ALTERNATIVES).join(name)).unwrap();
         }
         write("/etc/hosts", "127.0.0.1 localhost\n");
         write("/etc/resolv.conf", "nameserver 127.0.0.1\n");
@@ -105,6 +112,8 @@ fn ip(arguments: &[&str]) {
 }
 
 const INSIDE: &str = "INSIDE_A_WORLD_OF_ITS_OWN";
+/// Where Debian's links to programs lead.
+const ALTERNATIVES: &str = "/etc/alternatives";
 /// Of /etc: what programs need to know users, libraries and services.
 const KEPT: [&str; 7] = [
     "/etc/passwd",

@@ -27,7 +27,7 @@ pub(super) fn httpbin() -> Origin {
                 .filter_map(|line| line.split_once(": "))
                 .map(|(name, value)| (name.to_owned(), value.into()))
                 .collect();
-            let body = serde_json::json!({ "headers": fields }).to_string();
+            let body = serde_json::to_string_pretty(&serde_json::json!({ "headers": fields })).unwrap();
             let answer =
                 format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
             if stream.write_all((answer + &body).as_bytes()).is_err() {
