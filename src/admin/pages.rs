@@ -34,7 +34,7 @@ egret, the operator's port
 /refusals          what was refused of late, and the YAML that would allow it: ?limit=
 /destinations      where most bytes go: ?limit=
 /history           throughput of the last 300 seconds
-/events            server-sent events: opened, closed, refused, reload, drain
+/events            server-sent events: opened, closed, refused, reload, drain, parent
 /overview          most of the above in one document
 a browser gets a page that shows it
 

@@ -142,7 +142,11 @@ impl Dialer {
         http2: bool,
         trace: &mut DialTrace,
     ) -> Result<Reached, DialError> {
-        let name = endpoint.map_or_else(|| hop_name(hop), |endpoint| endpoint.at.to_string().into());
+        let name = match (endpoint, &tunnel) {
+            (Some(endpoint), _) => endpoint.at.to_string().into(),
+            (None, Some(tunnel)) => tunnel.asking.hop.clone(),
+            (None, None) => hop_name(hop),
+        };
         trace.hop = Some(name.clone());
         if let Some(Tunnel { asked, asking, .. }) = tunnel
             && hop.cluster.http.version == UpstreamVersion::Http2
