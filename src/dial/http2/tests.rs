@@ -167,6 +167,47 @@ async fn echoes(dialed: &mut Dialed, bytes: &[u8]) {
     assert_eq!(echo, bytes);
 }
 
+#[tokio::test]
+async fn another_parent_is_asked_where_one_cannot_reach_the_target_and_not_where_it_refuses() {
+    for (status, opens) in [(503, true), (403, false)] {
+        let broken = Peer::start(server::Builder::new(), move |stream, _| stream.answer(status)).await;
+        let good = Peer::echo().await;
+        let endpoints = [broken.addr, good.addr].map(|addr| endpoint(&addr.to_string())).to_vec();
+        let balancing = crate::route::cluster::Balancing::RoundRobin;
+        let both = Cluster { discovery: Discovery::Static(endpoints), balancing, ..broken.cluster() };
+        let (cluster, dialer) = (behind(hop(both)), dialer());
+        let mut refused = 0;
+        for _ in 0..4 {
+            let mut trace = DialTrace::default();
+            match tunnel_traced(&dialer, &cluster, &mut trace).await {
+                Ok(mut dialed) => {
+                    echoes(&mut dialed, b"ping").await;
+                    assert_eq!((trace.hop.as_deref(), trace.hop_status), (Some(good.addr.to_string().as_str()), None));
+                }
+                Err(failure) => {
+                    assert_eq!(failure.hop_status, Some(status));
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(refused, if opens { 0 } else { 2 }, "{status}");
+        assert_eq!((broken.connections(), good.connections()), (1, 1), "each has a connection that flows share");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_asks_one_parent_for_a_tunnel_of_its_own() {
+    let broken = Peer::start(server::Builder::new(), |stream, _| stream.answer(503)).await;
+    let good = Peer::echo().await;
+    let endpoints = [broken.addr, good.addr].map(|addr| endpoint(&addr.to_string())).to_vec();
+    let hop = hop(Cluster { discovery: Discovery::Static(endpoints), ..broken.cluster() });
+    let (dialer, probe) = (dialer(), target("probe.example:443"));
+    let failed = dialer.probe(&hop, 0, &probe, soon()).await.unwrap_err();
+    assert_eq!(&*failed, format!("parent proxy {} answered 503 Service Unavailable", broken.addr));
+    assert_eq!(dialer.probe(&hop, 1, &probe, soon()).await, Ok(()));
+    assert_eq!(good.requests.lock().unwrap()[0].uri.to_string(), "probe.example:443");
+}
+
 fn bare_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()

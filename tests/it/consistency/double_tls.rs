@@ -64,10 +64,11 @@ fn a_client_that_speaks_tls_itself_is_refused_with_a_reason_or_logged() {
         let proxy = format!("http://{}", egret.proxy());
         let mut curl = command("curl");
         let ran = run(curl
-            .args(["-q", "-sS", "--max-time", "5", "-x", &proxy, "--cacert"])
+            .args(["-q", "-sS", "--max-time", "3", "-x", &proxy, "--cacert"])
             .arg(&ca)
             .arg("https://wrapped.example:5000/"));
-        assert_eq!(ran.code, Some(35), "no TLS comes about: {ran:?}");
+        // Where it is only logged, the origin waits for a request in what are records of TLS to the client.
+        assert_eq!(ran.code, Some(if enforced { 35 } else { 28 }), "{ran:?}");
         let sentence = "the client speaks TLS itself, which would go inside of the TLS that DestinationRule default/wrapped originates";
         let record = egret.nth_record("wrapped.example:5000", 2);
         assert!(format!("{record:?}").contains(sentence), "{record:?}");
