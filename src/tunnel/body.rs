@@ -252,6 +252,9 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 
 impl<W: AsyncWrite + Unpin> Sink for Taker<W> {
     async fn data(&mut self, data: Bytes, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        if data.is_empty() {
+            return Ok(()); // a chunk of no bytes would end the body (RFC 9112 §7.1)
+        }
         let chunked = matches!(self.framing, BodyLength::Chunked);
         if chunked {
             write::chunk_head(&mut self.out, data.len());
@@ -355,6 +358,17 @@ mod tests {
         let mut sink = Taker { writer: Vec::new(), out: BytesMut::new(), framing: BodyLength::UntilClose };
         let limits = BodyLimits { idle: Duration::from_secs(10), rate_min: 1 << 20, pace: None, deadline: None };
         copy(&mut source, &mut sink, &mut Patience::default(), &limits, &mut 0).await
+    }
+
+    #[tokio::test]
+    async fn a_piece_of_no_bytes_is_no_chunk() {
+        let mut taker = Taker { writer: Vec::new(), out: BytesMut::new(), framing: BodyLength::Chunked };
+        let (mut patience, idle) = (Patience::default(), Duration::from_secs(1));
+        for piece in [&b""[..], b"a", b"", b"bc", b""] {
+            taker.data(Bytes::copy_from_slice(piece), &mut patience, idle).await.unwrap();
+        }
+        taker.end(None, &mut patience, idle).await.unwrap();
+        assert_eq!(taker.writer, b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n");
     }
 
     #[tokio::test(start_paused = true)]

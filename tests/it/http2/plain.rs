@@ -25,7 +25,9 @@ fn a_request_and_its_answer_travel_and_the_connection_serves_on() {
     for (stream, length) in [(5, None), (7, Some("9"))] {
         client.request(stream, false, &post(&authority, length));
         client.send(DATA, 0, stream, b"four");
-        client.send(DATA, END_STREAM, stream, b"+five");
+        client.send(DATA, 0, stream, b""); // no end of a body
+        client.send(DATA, 0, stream, b"+five");
+        client.send(DATA, END_STREAM, stream, b"");
         assert_eq!(client.status(stream), 200);
         assert_eq!(client.data(stream, usize::MAX), b"four+five");
     }
