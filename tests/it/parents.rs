@@ -1,6 +1,7 @@
-//! Parent proxies: a real squid, a scripted one, and Egret itself.
+//! Parent proxies: a real squid, a real Envoy, a scripted one, and Egret itself.
 
 mod chain;
+mod envoy;
 mod lists;
 mod scripted;
 mod several;

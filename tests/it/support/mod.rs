@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod dns;
 pub(crate) mod egret;
+pub(crate) mod envoy;
 pub(crate) mod folder;
 pub(crate) mod frames;
 pub(crate) mod hello;
