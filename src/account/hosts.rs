@@ -158,6 +158,12 @@ impl Request {
         }
     }
 
+    /// No flow came of it; the connection stays.
+    pub fn unused(self) -> Option<Connection> {
+        let connection = self.release();
+        connection.inspect(|connection| subtract(&connection.0.rq_total))
+    }
+
     /// The connection did not come to stand after all (TLS).
     pub fn connect_failed(&self) {
         if let On::Whole(connection) = &self.0 {

@@ -259,8 +259,17 @@ impl Lease {
 
     /// The connection goes to the pool: no flow any more.
     pub(super) fn park(self) -> ParkedLease {
+        self.park_as(Request::release)
+    }
+
+    /// The connection is one that flows share, none of which has begun.
+    pub(super) fn park_unused(self) -> ParkedLease {
+        self.park_as(Request::unused)
+    }
+
+    fn park_as(self, end: fn(Request) -> Option<Connection>) -> ParkedLease {
         let parked = |counted: Option<Counted>| counted.map(|counted| counted.0.clone());
-        let connection = self.request.and_then(Request::release);
+        let connection = self.request.and_then(end);
         let (endpoint, address) = (parked(self.endpoint), parked(self.address));
         ParkedLease { connection, endpoint, address, bounded: self.bounded }
     }

@@ -307,6 +307,8 @@ pub struct DialTrace {
     pub attempts: u32,
     /// The connection came from the pool.
     pub reused: bool,
+    /// A request went out in HTTP/2.
+    pub http2: bool,
     /// Time spent in DNS.
     pub dns: Duration,
     /// Time spent in TCP, hop and TLS.

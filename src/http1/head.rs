@@ -30,7 +30,7 @@ pub enum Version {
     Http10,
     /// HTTP/1.1.
     Http11,
-    /// HTTP/2: a request that was rewritten as one of HTTP/1.1 ([`RequestHead::over_http2`]).
+    /// HTTP/2: a head that was rewritten as one of HTTP/1.1 ([`RequestHead::over_http2`], [`ResponseHead::over_http2`]).
     Http2,
 }
 
@@ -200,6 +200,12 @@ impl RequestHead {
 }
 
 impl ResponseHead {
+    /// The same answer, which came over HTTP/2 and was written down as one of HTTP/1.1: it passed the same rules.
+    #[must_use]
+    pub fn over_http2(self) -> Self {
+        Self { version: Version::Http2, ..self }
+    }
+
     /// Status, 100 to 599 (others are refused).
     pub fn status(&self) -> u16 {
         self.status

@@ -7,6 +7,7 @@ pub mod head;
 #[cfg(test)]
 mod oracle;
 mod target;
+pub mod websocket;
 pub mod write;
 
 pub use body::BodyLength;

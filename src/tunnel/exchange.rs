@@ -1,5 +1,7 @@
 //! One HTTP request and its answer. The same task drives both sockets; nothing is buffered but heads and one read.
 
+mod http2;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +10,21 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use futures_util::future::Either;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 
 use super::body::{self, BodyLimits, CopyError, Sender, Source, Taker};
 use super::downstream::Reply;
 use super::headers::{self, Inbound, Outbound};
 use super::patience::Patience;
+use crate::account::hosts::HostCounts;
 use crate::account::{Pace, metrics};
-use crate::dial::Dialed;
+use crate::dial::{Dialed, Http2Upstream};
 use crate::flow::{ErrorType, Failure, Limit, Limits};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
 use crate::stream::{Sign, Stream};
+
+pub(super) use self::http2::{request as http2_request, send_and_forget};
 
 /// An upstream connection and what was read ahead of it.
 pub struct Upstream {
@@ -26,6 +32,36 @@ pub struct Upstream {
     pub dialed: Dialed,
     /// Read ahead of the message at hand; empty in a connection that may be used again.
     pub buf: BytesMut,
+}
+
+/// What carries one request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one request; a box would be an allocation for each of HTTP/1"
+)]
+pub enum Carrier {
+    /// A connection of its own.
+    Connection(Upstream),
+    /// A stream of one that is shared (HTTP/2).
+    Stream(Box<Http2Upstream>),
+}
+
+impl Carrier {
+    /// It has carried others before.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Connection(upstream) => upstream.dialed.requests > 0,
+            Self::Stream(upstream) => upstream.reused,
+        }
+    }
+
+    /// The counters of the address at the other end, if it has one.
+    pub fn host(&self) -> Option<&Arc<HostCounts>> {
+        match self {
+            Self::Connection(upstream) => upstream.dialed.lease.host(),
+            Self::Stream(upstream) => upstream.lease().host(),
+        }
+    }
 }
 
 /// What became of an exchange whose answer went out.
@@ -64,6 +100,8 @@ pub enum ExchangeError {
     /// A reused connection was closed before the first byte of an answer: nothing is known to have been processed, and a request
     /// that may be repeated is sent once more on a fresh one.
     Stale,
+    /// The upstream says that it did nothing with the request (REFUSED_STREAM, GOAWAY): any may be sent again.
+    Refused,
     /// The client is gone.
     ClientGone,
     /// An answer came that the route has asked for again; nothing of it went out.
@@ -112,11 +150,16 @@ impl ExchangeLimits {
 /// See [`ExchangeError`].
 pub fn exchange<D: Reply>(
     down: &mut D,
-    up: Upstream,
+    carrier: Carrier,
     asking: &Asking<'_>,
     patience: &mut Patience,
 ) -> impl Future<Output = Result<Exchanged, ExchangeError>> {
-    Answering::new(asking).without_body(down, up, asking.written(), patience)
+    match carrier {
+        Carrier::Connection(up) => {
+            Either::Left(Answering::new(asking).without_body(down, up, asking.written(), patience))
+        }
+        Carrier::Stream(up) => Either::Right(Box::pin(http2::exchange(down, *up, asking, patience))),
+    }
 }
 
 /// Sends a request with a body and passes the answer on; both flow at the same time.
@@ -126,11 +169,14 @@ pub fn exchange<D: Reply>(
 pub async fn exchange_with_body<S: Source, P: Reply>(
     body: &mut S,
     reply: &mut P,
-    up: Upstream,
+    carrier: Carrier,
     asking: &Asking<'_>,
     patience: &mut Patience,
 ) -> Result<Exchanged, ExchangeError> {
-    Answering::new(asking).with_body(body, reply, up, asking.written(), patience).await
+    match carrier {
+        Carrier::Connection(up) => Answering::new(asking).with_body(body, reply, up, asking.written(), patience).await,
+        Carrier::Stream(up) => Box::pin(http2::exchange_with_body(body, reply, *up, asking, patience)).await,
+    }
 }
 
 /// One request, as it goes out.
@@ -206,8 +252,9 @@ impl<'a> Answering<'a> {
                 return Err(ExchangeError::Failed(unswitched()));
             }
             let mut answer = Answer::new(&self, &head);
-            let result = answer.pass(&mut up.dialed.stream, &mut up.buf, down, &head, &self, patience).await;
-            Ok(answer.into_exchanged(&self, up, result, 0, waited, head))
+            let mut sender = Sender::new(&mut up.dialed.stream, &mut up.buf, answer.upstream_framing);
+            let result = answer.pass(&mut sender, down, &head, &self, patience).await;
+            Ok(answer.into_exchanged(&self, Some(up), result, 0, waited, head))
         }
     }
 
@@ -246,7 +293,8 @@ impl<'a> Answering<'a> {
                 let mut answer = Answer::new(&self, &head);
                 // The client may still be sending: what follows the answer on its connection is the rest of a body.
                 answer.keep_alive &= self.request_whole();
-                let result = answer.pass(&mut up_reader, &mut up.buf, reply, &head, &self, patience).await;
+                let mut sender = Sender::new(&mut up_reader, &mut up.buf, answer.upstream_framing);
+                let result = answer.pass(&mut sender, reply, &head, &self, patience).await;
                 Ok((head, waited, answer, result))
             };
             tokio::pin!(pump, answered);
@@ -266,7 +314,7 @@ impl<'a> Answering<'a> {
                 answered = &mut answered => answered?,
             }
         };
-        Ok(answer.into_exchanged(&self, up, result, received, waited, head))
+        Ok(answer.into_exchanged(&self, Some(up), result, received, waited, head))
     }
 
     /// Reads the head of the final answer; interim ones are passed on as they come.
@@ -462,10 +510,18 @@ impl Answer {
         Self { upstream_framing, framing, keep_alive, sent: 0, reusable }
     }
 
-    async fn pass<R: AsyncRead + Unpin, P: Reply>(
+    /// The same over HTTP/2, which says by itself where an answer ends; `ends`: with its head.
+    fn over_http2(answering: &Answering<'_>, head: &ResponseHead, ends: bool) -> Self {
+        let answer = Self::new(answering, head);
+        match answering.head.version() {
+            Version::Http2 if ends => Self { framing: BodyLength::None, ..answer },
+            _ => answer,
+        }
+    }
+
+    async fn pass<S: Source, P: Reply>(
         &mut self,
-        reader: R,
-        buf: &mut BytesMut,
+        body: &mut S,
         client: &mut P,
         head: &ResponseHead,
         answering: &Answering<'_>,
@@ -480,13 +536,12 @@ impl Answer {
             changes: answering.outbound.answer_changes,
         };
         client.begin(head, &inbound)?;
-        let mut sender = Sender::new(reader, buf, self.upstream_framing);
         let limits = &answering.limits.answer;
         match answering.whole_left() {
-            None => body::copy(&mut sender, client, patience, limits, &mut self.sent).await,
+            None => body::copy(body, client, patience, limits, &mut self.sent).await,
             Some(left) => {
                 let limits = BodyLimits { deadline: Some(Instant::now() + left), ..limits.clone() };
-                Box::pin(body::copy(&mut sender, client, patience, &limits, &mut self.sent)).await
+                Box::pin(body::copy(body, client, patience, &limits, &mut self.sent)).await
             }
         }
     }
@@ -495,15 +550,15 @@ impl Answer {
     fn into_exchanged(
         self,
         answering: &Answering<'_>,
-        up: Upstream,
+        up: Option<Upstream>,
         result: Result<(), CopyError>,
         received: u64,
         upstream_time: Duration,
         head: ResponseHead,
     ) -> Exchanged {
         let request_whole = answering.request_whole();
-        let reusable = self.reusable && request_whole && up.buf.is_empty() && result.is_ok();
-        let upstream = reusable.then_some(up);
+        let reusable = self.reusable && request_whole && result.is_ok();
+        let upstream = up.filter(|up| reusable && up.buf.is_empty());
         let next = match result {
             Ok(()) if self.keep_alive => Next::KeepAlive(upstream),
             Ok(()) => Next::Close(upstream),

@@ -154,6 +154,18 @@ pub fn answer_fields<'a>(
     kept.chain(changes.into_iter().flat_map(Changes::fields).map(|(name, value)| (name, value.as_bytes())))
 }
 
+/// Whether a field of a request goes on, whatever it is written into.
+pub fn travels(head: &RequestHead, to: &Outbound<'_>, name: &[u8]) -> bool {
+    !is_hop_by_hop(name) && !head.nominates(name) && !drops(to.changes, name)
+}
+
+/// The target as an authority, without the port that the scheme means anyway.
+pub fn authority(target: &Target, scheme: Scheme) -> String {
+    let mut text = BytesMut::new();
+    Authority { target, scheme }.put(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 fn drops(changes: Option<&Changes>, name: &[u8]) -> bool {
     changes.is_some_and(|changes| changes.drops(name))
 }

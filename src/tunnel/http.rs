@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::downstream::Downstream;
-use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange, exchange_with_body};
+use super::exchange::{
+    Asking, Carrier, ExchangeError, ExchangeLimits, Exchanged, Next, Upstream, exchange, exchange_with_body,
+};
 use super::headers::{self, Outbound};
+use super::over_http2::wants_http2;
 use super::patience::Patience;
 use super::routed::Routed;
 use super::{Proxy, failed};
@@ -109,6 +112,13 @@ impl Proxy {
             };
             let _admitted = self.admit(cluster, plan, record)?;
             let limits = self.exchange_limits(plan);
+            if wants_http2(&way, head) {
+                let goes = Box::pin(self.goes_in_http2(&way, plan, head, record)).await;
+                if goes.map_err(ExchangeError::Failed)? {
+                    let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits, unwanted: None };
+                    return Box::pin(self.exchange_http2(down, &way, plan, &asking, patience, record)).await;
+                }
+            }
             let key = self.dialer.pool_key(cluster, plan.target, plan.source);
             let own = pinned.take_if(|pinned| pinned.key == key);
             let mut owned = own.is_some();
@@ -126,7 +136,7 @@ impl Proxy {
             let result = if head.body() == BodyLength::None {
                 loop {
                     record.trace_mut().reused = reused;
-                    match exchange(&mut down, upstream, &asking, patience).await {
+                    match exchange(&mut down, Carrier::Connection(upstream), &asking, patience).await {
                         Err(ExchangeError::Stale) if reused && may_repeat(head) => {
                             upstream = Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await?;
                             host = upstream.dialed.lease.host().cloned();
@@ -140,7 +150,7 @@ impl Proxy {
                 // Boxed with what else is rare, so that a connection's future stays small.
                 Box::pin(async {
                     let (mut body, mut reply) = down.split(head.body());
-                    exchange_with_body(&mut body, &mut reply, upstream, &asking, patience).await
+                    exchange_with_body(&mut body, &mut reply, Carrier::Connection(upstream), &asking, patience).await
                 })
                 .await
             };
@@ -268,7 +278,10 @@ pub(super) fn tally(host: &HostCounts, result: &Result<Exchanged, ExchangeError>
     match result {
         Ok(exchanged) if exchanged.head.status() < 500 => host.succeeded(),
         Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => host.timed_out(),
-        Ok(_) | Err(ExchangeError::Failed(_) | ExchangeError::Stale | ExchangeError::Unwanted) => host.erred(),
+        Ok(_)
+        | Err(ExchangeError::Failed(_) | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted) => {
+            host.erred()
+        }
         Err(ExchangeError::ClientGone) => {}
     }
 }

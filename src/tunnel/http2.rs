@@ -72,35 +72,14 @@ impl Http2Reply {
 
     /// The stream as one of bytes, after an answer that opened it.
     pub fn into_stream(mut self, body: Http2Body) -> Option<Stream> {
-        let send = self.send.take()?;
+        let (send, share) = (self.send.take()?, body.share?);
         self.ended = true; // what follows is the stream's to end
-        Some(Http2Stream::new(send, body.recv, body.share).into())
+        Some(Http2Stream::new(send, body.recv, share).into())
     }
 
-    async fn send(
-        &mut self,
-        mut data: Bytes,
-        end: bool,
-        patience: &mut Patience,
-        idle: Duration,
-    ) -> Result<(), CopyError> {
+    async fn send(&mut self, data: Bytes, end: bool, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
         let Some(send) = &mut self.send else { return Err(CopyError::Write(io::ErrorKind::NotConnected.into())) };
-        while !data.is_empty() {
-            let room = patience.within(idle, poll_fn(|cx| poll_capacity(send, cx, data.len()))).await;
-            let room = room.map_err(|_| paused())?.map_err(CopyError::Write)?;
-            let piece = data.split_to(room.min(data.len()).min(SEND_BYTES_MAX));
-            let last = end && data.is_empty();
-            send.send_data(piece, last).map_err(gone)?;
-            if last {
-                self.ended = true;
-                return Ok(());
-            }
-        }
-        if end && !self.ended {
-            self.ended = true;
-            send.send_data(Bytes::new(), true).map_err(gone)?;
-        }
-        Ok(())
+        send_pieces(send, data, end, &mut self.ended, patience, idle).await
     }
 }
 
@@ -202,21 +181,103 @@ impl Sink for Http2<'_, '_> {
     }
 }
 
-/// The body of one stream's request. Capacity goes back to the client as the other side takes bytes, so that at most a stream's window
+/// Hands `data` over as there is room; the last piece goes out with END_STREAM if `end`, which `ended` then says.
+async fn send_pieces(
+    send: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    end: bool,
+    ended: &mut bool,
+    patience: &mut Patience,
+    idle: Duration,
+) -> Result<(), CopyError> {
+    while !data.is_empty() {
+        let room = patience.within(idle, poll_fn(|cx| poll_capacity(send, cx, data.len()))).await;
+        let room = room.map_err(|_| paused())?.map_err(CopyError::Write)?;
+        let piece = data.split_to(room.min(data.len()).min(SEND_BYTES_MAX));
+        let last = end && data.is_empty();
+        send.send_data(piece, last).map_err(gone)?;
+        if last {
+            *ended = true;
+            return Ok(());
+        }
+    }
+    if end && !*ended {
+        *ended = true;
+        send.send_data(Bytes::new(), true).map_err(gone)?;
+    }
+    Ok(())
+}
+
+/// Where the body of a request of ours goes. Dropped before its end it resets the stream.
+pub(super) struct Sending {
+    send: SendStream<Bytes>,
+    /// The last piece: END_STREAM goes with it, if it is known in time to be the last.
+    held: Bytes,
+    ended: bool,
+}
+
+impl Sending {
+    pub(super) fn new(send: SendStream<Bytes>) -> Self {
+        Self { send, held: Bytes::new(), ended: false }
+    }
+
+    async fn send(&mut self, data: Bytes, end: bool, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        send_pieces(&mut self.send, data, end, &mut self.ended, patience, idle).await
+    }
+}
+
+impl Sink for Sending {
+    async fn data(&mut self, data: Bytes, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        let before = std::mem::replace(&mut self.held, data);
+        self.send(before, false, patience, idle).await
+    }
+
+    async fn flush(&mut self, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        let held = std::mem::take(&mut self.held);
+        self.send(held, false, patience, idle).await
+    }
+
+    async fn end(&mut self, trailers: Option<Bytes>, patience: &mut Patience, idle: Duration) -> Result<(), CopyError> {
+        let held = std::mem::take(&mut self.held);
+        let trailers = trailers.map(|lines| fields_of(&lines)).filter(|fields| !fields.is_empty());
+        self.send(held, trailers.is_none(), patience, idle).await?;
+        if let Some(trailers) = trailers {
+            self.ended = true;
+            self.send.send_trailers(trailers).map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.send.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+/// The body of one stream's request, or of the answer to one of ours. Capacity goes back to the client as the other side takes bytes, so that at most a stream's window
 /// of them waits here.
 pub struct Http2Body {
     recv: RecvStream,
     /// Bytes that were given out and whose capacity the client does not have back yet.
     taken: usize,
     arrived: Option<Decoded>,
-    share: WindowShare,
+    /// Of a client's connection.
+    share: Option<WindowShare>,
 }
 
 impl Http2Body {
     /// Of a request whose head was read, on a connection with this window.
     pub fn new(mut recv: RecvStream, window: &Arc<Window>) -> Self {
-        let share = window.share(&mut recv);
+        let share = Some(window.share(&mut recv));
         Self { recv, taken: 0, arrived: None, share }
+    }
+
+    /// Of an answer to a request of ours.
+    pub(super) fn of_answer(recv: RecvStream) -> Self {
+        Self { recv, taken: 0, arrived: None, share: None }
     }
 }
 
@@ -245,7 +306,7 @@ impl Source for &mut Http2Body {
     }
 
     fn window(&self) -> Option<&Window> {
-        Some(self.share.window())
+        self.share.as_ref().map(|share| &**share.window())
     }
 }
 

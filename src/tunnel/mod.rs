@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod headers;
 pub mod http;
 pub mod http2;
+mod over_http2;
 pub mod patience;
 pub mod routed;
 

@@ -1,4 +1,5 @@
-//! HTTP/2 on a `forward` listener: CONNECT, websocket and plain requests, the limits of a connection, and what RFC 9113 and 7541 refuse.
+//! HTTP/2 on a `forward` listener: CONNECT, websocket and plain requests, the limits of a connection, and what RFC 9113 and 7541 refuse. And
+//! HTTP/2 to upstreams.
 
 mod abuse;
 mod conformance;
@@ -8,4 +9,5 @@ mod limits;
 mod peers;
 mod plain;
 mod tls;
+mod upstream;
 mod windows;

@@ -73,7 +73,9 @@ impl Connection {
                 after
             }
             Err(ExchangeError::Failed(failure)) => self.refuse(head, record, failure).await,
-            Err(ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Unwanted) => {
+            Err(
+                ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted,
+            ) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
                 After::Abort
             }

@@ -25,6 +25,7 @@ pub(super) enum Operator {
     Never,
     UpstreamServiceTime,
     Protocol,
+    UpstreamProtocol,
     ResponseCode,
     ResponseFlags,
     ResponseCodeDetails,
@@ -125,6 +126,11 @@ impl Operator {
             Self::ResponseField(name) => peer(record.extra(Message::Response, name)),
             Self::Never => Shown::Unset,
             Self::UpstreamServiceTime => record.upstream_time.map_or(Shown::Unset, |t| Shown::NumberText(millis(t))),
+            Self::UpstreamProtocol => match (record.upstream_time, record.trace.http2) {
+                (None, _) => Shown::Unset, // no request went there, or none was answered
+                (Some(_), true) => Shown::Word("HTTP/2"),
+                (Some(_), false) => Shown::Word("HTTP/1.1"),
+            },
             Self::Protocol => record.protocol.map_or(Shown::Unset, Shown::Word),
             Self::ResponseCode => Shown::Number(record.status.into()),
             Self::ResponseFlags => Shown::Word(flags(record)),

@@ -183,6 +183,7 @@ fn by_name(name: &str) -> Option<Operator> {
     let address = |peer, part| Operator::Address(peer, part);
     Some(match name {
         "PROTOCOL" => Operator::Protocol,
+        "UPSTREAM_PROTOCOL" => Operator::UpstreamProtocol,
         "RESPONSE_CODE" => Operator::ResponseCode,
         "ACCESS_LOG_TYPE" => Operator::AccessLogType,
         "RESPONSE_FLAGS" => Operator::ResponseFlags,

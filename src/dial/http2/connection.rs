@@ -125,6 +125,9 @@ impl Connection {
     /// Room for one stream, if there is any. Until the upstream has said how many it allows there is one.
     pub(super) fn claim(self: &Arc<Self>) -> Option<Http2Upstream> {
         let mut state = self.lock();
+        if self.facts.lease.has_expired() {
+            self.retire(&mut state); // `maxConnectionDuration`
+        }
         let mut send = state.send.clone()?;
         // Never pending: nothing was sent by this handle. An error: the other side has said GOAWAY, or the connection is gone.
         if !matches!(send.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {

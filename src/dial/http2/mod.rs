@@ -144,8 +144,12 @@ impl Dialer {
                 return Err(DialError::Timeout { step: format!("HTTP/2 with {}", way.target).into(), after });
             }
         };
-        let facts =
-            connection::Facts { lease: lease.park(), peer: trace.upstream, local: trace.local, hop: trace.hop.clone() };
+        let facts = connection::Facts {
+            lease: lease.park_unused(),
+            peer: trace.upstream,
+            local: trace.local,
+            hop: trace.hop.clone(),
+        };
         Ok(self.http2.open(key, send, io, bounds, facts, dialling))
     }
 

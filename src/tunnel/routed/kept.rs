@@ -9,7 +9,7 @@ use crate::stream::http2::Window;
 use crate::tunnel::body::{CopyError, Source};
 
 /// A source that remembers what it gave.
-pub(super) struct Kept<S> {
+pub(in crate::tunnel) struct Kept<S> {
     inner: S,
     /// Copied: a piece would keep the whole buffer that it was read into.
     kept: BytesMut,

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::account::metrics;
+use crate::dial::Asker;
 use crate::flow::{DialTrace, Target};
-use crate::http1::{BodyLength, RequestHead, write};
+use crate::http1::{BodyLength, RequestHead, Version, write};
 use crate::route::Cluster;
 use crate::route::http::actions::{Actions, Mirror};
 use crate::tunnel::Proxy;
+use crate::tunnel::exchange::{http2_request, send_and_forget};
 use crate::tunnel::headers::{self, Outbound};
 
 /// The mirrors that get a copy of this request. A websocket has no copy.
@@ -34,19 +36,30 @@ pub(super) fn send(
     if mirrors.is_empty() {
         return;
     }
+    let outbound = &Outbound { absolute_form: false, proxy_authorization: None, ..*outbound };
     let copy = written(outbound, head, body).freeze();
     for mirror in mirrors {
         let Some(under_way) = UnderWay::enter() else {
             metrics::mirror_dropped();
             continue;
         };
-        let (proxy, cluster, copy, target) = (proxy.clone(), mirror.cluster.clone(), copy.clone(), target.clone());
+        let copy = match mirror.cluster.http.is_http2(head.version() == Version::Http2) {
+            false => Copy::Http1(copy.clone()),
+            true => match http2_request(head, outbound) {
+                Ok(request) => Copy::Http2(Box::new(request), body.map(Bytes::copy_from_slice).unwrap_or_default()),
+                Err(_) => {
+                    metrics::mirror_dropped();
+                    continue;
+                }
+            },
+        };
+        let (proxy, cluster, target) = (proxy.clone(), mirror.cluster.clone(), target.clone());
         let tasks = proxy.drain.clone();
         tasks.spawn(async move {
             let _under_way = under_way;
             let sending = async {
                 tokio::select! {
-                    () = one(&proxy, &cluster, &target, &copy) => {}
+                    () = one(&proxy, &cluster, &target, copy) => {}
                     () = proxy.drain.draining() => {}
                 }
             };
@@ -57,9 +70,8 @@ pub(super) fn send(
 
 /// The copy asks for the end of its connection, so that the end of the answer is seen without reading it.
 fn written(outbound: &Outbound<'_>, head: &RequestHead, body: Option<&[u8]>) -> BytesMut {
-    let outbound = Outbound { absolute_form: false, proxy_authorization: None, ..*outbound };
     let mut out = BytesMut::with_capacity(head.raw().len() + 256 + body.map_or(0, <[u8]>::len));
-    headers::write_request(&mut out, head, &outbound);
+    headers::write_request(&mut out, head, outbound);
     out.truncate(out.len() - "\r\n".len());
     write::field(&mut out, "Connection", b"close");
     write::end(&mut out);
@@ -77,13 +89,27 @@ fn written(outbound: &Outbound<'_>, head: &RequestHead, body: Option<&[u8]>) -> 
     out
 }
 
-async fn one(proxy: &Proxy, cluster: &Arc<Cluster>, target: &Target, copy: &[u8]) {
+/// A request as it goes to one mirror.
+enum Copy {
+    Http1(Bytes),
+    Http2(Box<http::Request<()>>, Bytes),
+}
+
+async fn one(proxy: &Proxy, cluster: &Arc<Cluster>, target: &Target, copy: Copy) {
     let mut trace = DialTrace::default();
     let deadline = Instant::now() + TIME_MAX;
+    let copy = match copy {
+        Copy::Http1(copy) => copy,
+        Copy::Http2(request, body) => {
+            let upstream = proxy.dialer.http2(cluster, target, Asker::default(), deadline, &mut trace).await;
+            let Ok(upstream) = upstream else { return metrics::mirror_dropped() };
+            return send_and_forget(upstream, *request, body, ANSWER_BYTES_MAX).await;
+        }
+    };
     let Ok(mut dialed) = proxy.dialer.dial(cluster, target, deadline, &mut trace).await else {
         return metrics::mirror_dropped();
     };
-    if dialed.stream.write_all(copy).await.is_err() || dialed.stream.flush().await.is_err() {
+    if dialed.stream.write_all(&copy).await.is_err() || dialed.stream.flush().await.is_err() {
         return metrics::mirror_dropped();
     }
     let mut scratch = vec![0; 4096];

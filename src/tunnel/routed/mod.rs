@@ -14,9 +14,12 @@ use bytes::BytesMut;
 
 use super::Proxy;
 use super::downstream::{Downstream, Reply};
-use super::exchange::{Asking, ExchangeError, ExchangeLimits, Exchanged, Upstream, exchange, exchange_with_body};
+use super::exchange::{
+    Asking, Carrier, ExchangeError, ExchangeLimits, Exchanged, Upstream, exchange, exchange_with_body,
+};
 use super::headers::Outbound;
 use super::http::{HttpPlan, Pinned, Way, tally};
+use super::over_http2::wants_http2;
 use super::patience::Patience;
 use crate::account::AccessRecord;
 use crate::dial::PoolKey;
@@ -48,8 +51,10 @@ struct Hands<'a> {
 enum Trouble {
     /// There is no connection, so nothing was sent.
     Connect(Failure),
-    /// The connection ended before a byte of an answer.
-    Reset,
+    /// The upstream did nothing with the request.
+    Refused,
+    /// The connection, or the stream, ended before an answer.
+    Reset(Option<Failure>),
     /// The time of the attempt is over.
     Late(Failure),
     /// An answer that is to be asked for again.
@@ -59,7 +64,7 @@ enum Trouble {
 }
 
 /// The client's side, whole until the first attempt that sends a body.
-enum Client<D: Downstream> {
+pub(super) enum Client<D: Downstream> {
     Whole(D),
     Parted(Kept<D::Body>, D::Rest),
     Parting,
@@ -150,20 +155,23 @@ impl Routed<'_> {
         let key = proxy.dialer.pool_key(way.cluster, plan.target, plan.source);
         let own = hands.pinned.take_if(|pinned| pinned.key == key);
         let mut owned = own.is_some();
-        let mut idle = own.map(|pinned| pinned.upstream).or_else(|| proxy.idle(&key));
+        let over_http2 =
+            wants_http2(way, head) && proxy.goes_in_http2(way, plan, head, hands.record).await.map_err(trouble_of)?;
+        let mut again = over_http2; // once, where the upstream did nothing with it
+        let mut idle = own.map(|pinned| pinned.upstream).or_else(|| if over_http2 { None } else { proxy.idle(&key) });
         let base = proxy.exchange_limits(plan);
         let unwanted = |answer: &ResponseHead| !is_last && self.is_unwanted(answer);
         loop {
-            let upstream = match idle.take() {
+            let carrier = match idle.take() {
                 Some(upstream) => {
                     upstream.dialed.retrace(hands.record.trace_mut());
-                    upstream
+                    Carrier::Connection(upstream)
                 }
-                None => self.dial(client, way, &key, within.from(began), hands).await?,
+                None => self.dial(client, way, over_http2, &key, within.from(began), hands).await?,
             };
-            let reused = upstream.dialed.requests > 0;
+            let reused = carrier.is_reused();
             hands.record.trace_mut().reused = reused;
-            let host = upstream.dialed.lease.host().cloned();
+            let host = carrier.host().cloned();
             let limits = ExchangeLimits { whole: within.from(began), ..base.clone() };
             let asking = Asking {
                 head,
@@ -172,7 +180,7 @@ impl Routed<'_> {
                 limits: &limits,
                 unwanted: self.actions.retries.is_some().then_some(&unwanted),
             };
-            let result = client.ask(upstream, &asking, keeps, hands.patience).await;
+            let result = client.ask(carrier, &asking, keeps || over_http2, hands.patience).await;
             if let Some(host) = host {
                 tally(&host, &result);
             }
@@ -185,7 +193,15 @@ impl Routed<'_> {
                     owned = false;
                     continue;
                 }
-                Err(ExchangeError::Stale) => Err(Trouble::Reset),
+                Err(ExchangeError::Refused) if again && client.can_repeat() => {
+                    again = false;
+                    continue;
+                }
+                Err(ExchangeError::Refused) => Err(Trouble::Refused),
+                Err(ExchangeError::Stale) => Err(Trouble::Reset(None)),
+                Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ConnectionTerminated => {
+                    Err(Trouble::Reset(Some(failure)))
+                }
                 Err(ExchangeError::Unwanted) => Err(Trouble::Unwanted),
                 Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => {
                     Err(Trouble::Late(failure))
@@ -199,15 +215,16 @@ impl Routed<'_> {
         &self,
         client: &mut Client<D>,
         way: &Way<'_>,
+        over_http2: bool,
         key: &PoolKey,
         limit: Option<Duration>,
         hands: &mut Hands<'_>,
-    ) -> Result<Upstream, Trouble> {
+    ) -> Result<Carrier, Trouble> {
         let Hands { patience, record, .. } = hands;
         let dialing = async {
             tokio::select! {
                 biased;
-                dialed = self.proxy.connection(way, self.plan, self.head, key, record) => dialed.map_err(trouble_of),
+                carrier = self.carrier(way, over_http2, key, record) => carrier.map_err(trouble_of),
                 () = client.gone() => Err(Trouble::Final(ExchangeError::ClientGone)),
             }
         };
@@ -218,7 +235,20 @@ impl Routed<'_> {
                 Err(_) => Err(Trouble::Late(self.too_late())),
             },
         }
-        .map(|dialed| Upstream { dialed, buf: BytesMut::new() })
+    }
+
+    async fn carrier(
+        &self,
+        way: &Way<'_>,
+        over_http2: bool,
+        key: &PoolKey,
+        record: &mut AccessRecord,
+    ) -> Result<Carrier, Failure> {
+        if over_http2 {
+            return self.proxy.http2_for(way, self.plan, self.head, record).await.map(Carrier::Stream);
+        }
+        let dialed = self.proxy.connection(way, self.plan, self.head, key, record).await?;
+        Ok(Carrier::Connection(Upstream { dialed, buf: BytesMut::new() }))
     }
 
     fn is_unwanted(&self, answer: &ResponseHead) -> bool {
@@ -231,7 +261,8 @@ impl Routed<'_> {
         let twice_is_once = is_idempotent(self.head.method());
         let wants = match trouble {
             Trouble::Connect(_) => retries.after(Failed::Connect, twice_is_once),
-            Trouble::Reset => retries.after(Failed::Reset, twice_is_once),
+            Trouble::Refused => retries.after(Failed::RefusedStream, twice_is_once),
+            Trouble::Reset(_) => retries.after(Failed::Reset, twice_is_once),
             Trouble::Late(_) => retries.after(Failed::PerTry, twice_is_once),
             Trouble::Unwanted => twice_is_once,
             Trouble::Final(_) => false,
@@ -242,8 +273,14 @@ impl Routed<'_> {
     /// What the client is told in the end.
     fn told(&self, trouble: Trouble) -> ExchangeError {
         match trouble {
-            Trouble::Connect(failure) | Trouble::Late(failure) => ExchangeError::Failed(failure),
-            Trouble::Reset | Trouble::Unwanted => {
+            Trouble::Connect(failure) | Trouble::Late(failure) | Trouble::Reset(Some(failure)) => {
+                ExchangeError::Failed(failure)
+            }
+            Trouble::Refused => {
+                let detail = format!("{} refused the request without looking at it", self.plan.target);
+                ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
+            }
+            Trouble::Reset(None) | Trouble::Unwanted => {
                 let detail = format!("{} closed the connection without an answer", self.plan.target);
                 ExchangeError::Failed(Failure::new(ErrorType::ConnectionTerminated, detail))
             }
@@ -341,9 +378,9 @@ impl<'a> Shape<'a> {
 }
 
 impl<D: Downstream> Client<D> {
-    async fn ask(
+    pub(super) async fn ask(
         &mut self,
-        upstream: Upstream,
+        carrier: Carrier,
         asking: &Asking<'_>,
         keeps: bool,
         patience: &mut Patience,
@@ -352,7 +389,7 @@ impl<D: Downstream> Client<D> {
         if length == BodyLength::None
             && let Self::Whole(down) = self
         {
-            return exchange(down, upstream, asking, patience).await;
+            return exchange(down, carrier, asking, patience).await;
         }
         if matches!(self, Self::Whole(_))
             && let Self::Whole(down) = std::mem::replace(self, Self::Parting)
@@ -362,11 +399,11 @@ impl<D: Downstream> Client<D> {
         }
         let Self::Parted(body, rest) = self else { return Err(ExchangeError::ClientGone) };
         body.rewind();
-        exchange_with_body(body, rest, upstream, asking, patience).await
+        exchange_with_body(body, rest, carrier, asking, patience).await
     }
 
     /// Ends once the client is gone.
-    async fn gone(&mut self) {
+    pub(super) async fn gone(&mut self) {
         match self {
             Self::Whole(down) => down.reset().await,
             Self::Parted(_, rest) => rest.reset().await,
@@ -375,7 +412,7 @@ impl<D: Downstream> Client<D> {
     }
 
     /// True where the whole request is still at hand.
-    fn can_repeat(&self) -> bool {
+    pub(super) fn can_repeat(&self) -> bool {
         match self {
             Self::Whole(_) => true,
             Self::Parted(body, _) => body.can_rewind(),

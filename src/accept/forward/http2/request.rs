@@ -8,10 +8,9 @@ use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap};
 use http::request::Parts;
 use http::{Method, Uri};
-use sha1::{Digest, Sha1};
 
 use crate::flow::{ErrorType, Failure};
-use crate::http1::{HeadLimits, RequestHead, parse_request, write};
+use crate::http1::{HeadLimits, RequestHead, parse_request, websocket, write};
 
 /// A request that was read.
 pub(super) struct Read {
@@ -106,13 +105,7 @@ fn write_websocket(text: &mut BytesMut) -> Box<str> {
     write::field(text, "Connection", b"Upgrade");
     write::field(text, "Upgrade", b"websocket");
     write::field(text, "Sec-WebSocket-Key", key.as_bytes());
-    accept(&key)
-}
-
-/// RFC 6455 §4.2.2, step 5.4.
-fn accept(key: &str) -> Box<str> {
-    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()).into()
+    websocket::accept(key.as_bytes()).into()
 }
 
 fn bad(detail: &str) -> Failure {
@@ -203,13 +196,8 @@ mod tests {
         assert!(head.upgrade_websocket());
         let keys: Vec<_> = head.all("sec-websocket-key").collect();
         assert_eq!(keys.len(), 1);
-        assert_eq!(expected, Some(accept(std::str::from_utf8(keys[0]).unwrap())));
+        assert_eq!(expected, Some(websocket::accept(keys[0]).into()));
         asked.extensions.insert(Protocol::from_static("connect-udp"));
         assert_eq!(refusal(&asked).0, ErrorType::NotImplemented);
-    }
-
-    #[test]
-    fn the_answer_to_a_key_is_the_one_of_the_rfc() {
-        assert_eq!(&*accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="); // RFC 6455 §1.3
     }
 }

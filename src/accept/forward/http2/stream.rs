@@ -235,7 +235,9 @@ impl Exchange {
             Err(ExchangeError::Failed(failure)) => {
                 self.refuse(Some(&head), false, record, failure, &mut reply).await;
             }
-            Err(ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Unwanted) => {
+            Err(
+                ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted,
+            ) => {
                 reply.reset(Reason::CANCEL);
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
             }
