@@ -6,6 +6,7 @@ mod framing;
 mod originate;
 mod refuse;
 mod rotation;
+mod sparse;
 
 use std::path::PathBuf;
 

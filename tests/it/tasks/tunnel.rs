@@ -1,6 +1,7 @@
 //! `tunnel` of DestinationRules, the sidecar's part of Istio's own test: whatever goes to `external` goes through a forward proxy.
 //!
-//! The files say port 3128; Istio runs them with 4128 (TLS), too. With 5128 and 6128 the proxy speaks HTTP/2.
+//! The files say port 3128; Istio runs them with 4128 (TLS), 5128 (HTTP/2) and 6128 (HTTP/2 over TLS), too. squid speaks no HTTP/2: there
+//! another Egret is the forward proxy.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,7 +15,7 @@ use crate::support::certificates::Authority;
 use crate::support::origin::{Origin, read_head};
 use crate::support::peer::{Peer, command};
 use crate::support::world::{in_a_world_with, name_of, write};
-use crate::support::{Folder, eventually};
+use crate::support::{Egret, Folder, eventually};
 
 /// Of the proxy and of the server; the cluster's addresses are private.
 const PROXY: &str = "10.96.0.7";
@@ -22,6 +23,7 @@ const SERVER: &str = "10.96.0.8";
 
 /// The Services of namespace `external`, as Istio's test deploys them; `addresses` stands for pods.
 fn services(port: u16) -> String {
+    let http = if is_http2(port) { "http2" } else { "http" };
     format!(
         "apiVersion: v1
 kind: Service
@@ -31,14 +33,18 @@ spec: {{ clusterIP: 172.21.0.8, ports: [{{ name: tcp, port: 86 }}, {{ name: http
 apiVersion: v1
 kind: Service
 metadata: {{ name: external-forward-proxy, namespace: external }}
-spec: {{ clusterIP: 172.21.0.7, ports: [{{ name: http-connect-{port}, port: {port} }}] }}
+spec: {{ clusterIP: 172.21.0.7, ports: [{{ name: {http}-connect-{port}, port: {port} }}] }}
 ---
 apiVersion: v1
 kind: Endpoints
 metadata: {{ name: external-forward-proxy, namespace: external }}
-subsets: [{{ addresses: [{{ ip: {PROXY} }}], ports: [{{ name: http-connect-{port}, port: {port} }}] }}]
+subsets: [{{ addresses: [{{ ip: {PROXY} }}], ports: [{{ name: {http}-connect-{port}, port: {port} }}] }}]
 "
     )
+}
+
+fn is_http2(port: u16) -> bool {
+    matches!(port, 5128 | 6128)
 }
 
 /// Says who asked, as Istio's echo server does.
@@ -70,15 +76,56 @@ trait ReadWrite: std::io::Read + Write {}
 impl<S: std::io::Read + Write> ReadWrite for S {}
 
 /// A forward proxy on this port, in the clear or behind TLS, that asks servers from its own address.
-fn squid(folder: &Folder, port: u16, over_tls: bool) -> Peer {
+enum Proxy {
+    Squid { _process: Peer },
+    Egret(Egret),
+}
+
+impl Proxy {
+    fn start(folder: &Folder, port: u16, over_tls: bool) -> Self {
+        if over_tls {
+            let commands = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=external-forward-proxy -keyout proxy.key -out proxy.crt";
+            openssl(folder.path(), commands);
+            for name in ["proxy.crt", "proxy.key"] {
+                write(format!("/etc/forward-proxy/{name}"), std::fs::read(folder.path().join(name)).unwrap());
+            }
+        }
+        if is_http2(port) {
+            Self::Egret(other_egret(port, over_tls))
+        } else {
+            Self::Squid { _process: squid(port, over_tls) }
+        }
+    }
+
+    fn has_connected_to(&self, target: u16) -> bool {
+        match self {
+            Self::Squid { .. } => {
+                let promised = format!("CONNECT external.external:{target} - HIER_DIRECT/{SERVER} ");
+                std::fs::read_to_string("/var/log/squid/access.log").unwrap_or_default().contains(&promised)
+            }
+            Self::Egret(egret) => egret.stdout.so_far().iter().any(|line| {
+                line.contains("\"CONNECT - HTTP/2\" 200 ")
+                    && line.contains(&format!("\"external.external:{target}\" \"{SERVER}:{target}\""))
+            }),
+        }
+    }
+}
+
+fn other_egret(port: u16, over_tls: bool) -> Egret {
+    let tls =
+        "tls: { certificate: /etc/forward-proxy/proxy.crt, privateKey: /etc/forward-proxy/proxy.key, alpn: [h2] }, ";
+    let tls = if over_tls { tls } else { "" };
+    let settings = format!(
+        "listeners: [{{ name: proxy, address: \"{PROXY}:{port}\", {tls}clients: {{ from: [{PROXY}/32] }} }}]\n\
+         addresses: {{ allow: [{SERVER}/32] }}\ndial: {{ source: [{PROXY}] }}\nadmin: {{ address: off }}\n"
+    );
+    write("/etc/forward-proxy/egret.yaml", settings);
+    Egret::spawn(&["run", "-c", "/etc/forward-proxy/egret.yaml"])
+}
+
+fn squid(port: u16, over_tls: bool) -> Peer {
     let listen = if over_tls {
-        let commands = "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=external-forward-proxy -keyout proxy.key -out proxy.crt";
-        openssl(folder.path(), commands);
-        let path = |name: &str| {
-            write(format!("/etc/squid/{name}"), std::fs::read(folder.path().join(name)).unwrap());
-            format!("/etc/squid/{name}")
-        };
-        format!("https_port {PROXY}:{port} tls-cert={} tls-key={}", path("proxy.crt"), path("proxy.key"))
+        format!("https_port {PROXY}:{port} tls-cert=/etc/forward-proxy/proxy.crt tls-key=/etc/forward-proxy/proxy.key")
     } else {
         format!("http_port {PROXY}:{port}")
     };
@@ -98,7 +145,7 @@ fn sidecar(test: &str, port: u16, over_tls: bool) {
         let authority = Authority::new();
         let ca = authority.write(&folder, "ca.pem");
         let _server = server(&authority);
-        let _squid = squid(&folder, port, over_tls);
+        let proxy = Proxy::start(&folder, port, over_tls);
         let rule = if over_tls { "tls" } else { "plain" };
         let names = [
             format!("01-destinationrule-tunnel-{rule}-proxy.v1.15+.yaml"),
@@ -144,12 +191,9 @@ fn sidecar(test: &str, port: u16, over_tls: bool) {
                 ),
             );
         }
-        drop(egret); // squid logs a tunnel when it ends
+        drop(egret); // a tunnel is logged when it ends
         for target in [86, 443] {
-            let promised = format!("CONNECT external.external:{target} - HIER_DIRECT/{SERVER} ");
-            eventually("squid logs it", || {
-                std::fs::read_to_string("/var/log/squid/access.log").unwrap_or_default().contains(&promised)
-            });
+            eventually("the proxy logs it", || proxy.has_connected_to(target));
         }
     });
 }
@@ -167,4 +211,14 @@ fn through_a_proxy_behind_tls_on_the_files_port() {
 #[test]
 fn through_a_proxy_behind_tls() {
     sidecar(name_of(through_a_proxy_behind_tls), 4128, true);
+}
+
+#[test]
+fn through_a_proxy_of_http2() {
+    sidecar(name_of(through_a_proxy_of_http2), 5128, false);
+}
+
+#[test]
+fn through_a_proxy_of_http2_behind_tls() {
+    sidecar(name_of(through_a_proxy_of_http2_behind_tls), 6128, true);
 }
