@@ -1,8 +1,8 @@
 #!/bin/sh
-# An authority, a server on 127.0.0.1:8443 that wants a certificate of it, and one for the client, under /tmp/egret-partner.
+# An authority, a server on 127.0.0.1:8443 that wants a certificate of it, and one for the client, under /var/tmp/egret-partner.
 set -eu
 umask 077
-mkdir -p /tmp/egret-partner/client && cd /tmp/egret-partner
+mkdir -p /var/tmp/egret-partner/client && cd /var/tmp/egret-partner
 openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj '/CN=authority of the partner' -keyout ca.key -out ca.crt 2>/dev/null
 issue() { # NAME SERIAL: a certificate for this name
     openssl req -newkey rsa:2048 -nodes -subj "/CN=$1" -keyout "$1.key" -out "$1.csr" 2>/dev/null

@@ -72,7 +72,7 @@ impl World {
         let links = std::fs::read_dir(ALTERNATIVES).into_iter().flatten().flatten();
         let alternatives: Vec<_> =
             links.filter_map(|link| Some((link.file_name(), std::fs::read_link(link.path()).ok()?))).collect();
-        for folder in ["/etc", "/run", "/var/log", "/var/lib/nginx", "/var/spool/squid"] {
+        for folder in ["/etc", "/run", "/dev/shm", "/var/log", "/var/tmp", "/var/lib/nginx", "/var/spool/squid"] {
             if Path::new(folder).is_dir() {
                 let nothing = MountFlags::empty();
                 mount("tmpfs", folder, "tmpfs", nothing, Some(c"mode=777")).unwrap();
