@@ -171,7 +171,7 @@ impl Live {
 const RUNNING: u8 = 0;
 const NO_FLAGS: &str = "-";
 
-const ENDINGS: [Ending; 7] = [
+const ENDINGS: [Ending; 8] = [
     Ending::DownstreamReset,
     Ending::UpstreamReset,
     Ending::IdleTimeout,
@@ -179,6 +179,7 @@ const ENDINGS: [Ending; 7] = [
     Ending::Drained,
     Ending::Revoked,
     Ending::Killed,
+    Ending::AnswerTimeout,
 ];
 
 /// One more than the position in [`ENDINGS`].
@@ -191,6 +192,7 @@ const fn code(why: Ending) -> u8 {
         Ending::Drained => 5,
         Ending::Revoked => 6,
         Ending::Killed => 7,
+        Ending::AnswerTimeout => 8,
     }
 }
 

@@ -93,6 +93,7 @@ pub enum Holder {
 struct Metrics {
     flows: [[Counter; ENDS]; KINDS],
     would_deny: Counter,
+    audited: Counter,
     /// By what is done: logged, refused.
     inconsistent: [[Counter; Unfit::ALL.len()]; 2],
     connections_accepted: Counter,
@@ -134,6 +135,7 @@ struct Metrics {
 static METRICS: Metrics = Metrics {
     flows: [const { [const { Counter::new() }; ENDS] }; KINDS],
     would_deny: Counter::new(),
+    audited: Counter::new(),
     inconsistent: [const { [const { Counter::new() }; Unfit::ALL.len()] }; 2],
     connections_accepted: Counter::new(),
     connections_refused: Counter::new(),
@@ -221,6 +223,11 @@ pub(super) fn flow_ended(asked: Asked, outcome: &Outcome) {
 /// A flow passed that REGISTRY_ONLY without `report: true` would have refused.
 pub(super) fn would_deny() {
     METRICS.would_deny.add(1);
+}
+
+/// A flow passed that an AuthorizationPolicy wants to know of.
+pub(super) fn audited() {
+    METRICS.audited.add(1);
 }
 
 /// A tunnel carried something else than it was asked for.
@@ -460,6 +467,7 @@ impl Collector for &'static Metrics {
             "Flows passed that REGISTRY_ONLY without report would have refused",
             &self.would_deny,
         )?;
+        out.counter("flows_audited", "Flows that an AuthorizationPolicy of action AUDIT holds for", &self.audited)?;
         let inconsistent = ["warn", "enforce"].into_iter().zip(&self.inconsistent).flat_map(|(mode, kinds)| {
             let rows = Unfit::ALL.into_iter().zip(kinds);
             rows.map(move |(unfit, count)| ([("mode", mode), ("reason", unfit.as_str())], count.value()))
@@ -625,7 +633,7 @@ const KINDS: usize = KIND_NAMES.len();
 /// In the order of [`Asked`].
 const KIND_NAMES: [&str; 4] = ["unreadable", "connect", "http", "sni"];
 
-const ENDINGS: [Ending; 7] = [
+const ENDINGS: [Ending; 8] = [
     Ending::DownstreamReset,
     Ending::UpstreamReset,
     Ending::IdleTimeout,
@@ -633,6 +641,7 @@ const ENDINGS: [Ending; 7] = [
     Ending::Drained,
     Ending::Revoked,
     Ending::Killed,
+    Ending::AnswerTimeout,
 ];
 
 /// Complete, abandoned, each ending, each failure.

@@ -101,6 +101,7 @@ pub(super) enum Field {
     Cluster,
     Route,
     WouldDeny,
+    Audited,
     Inconsistent,
     Rule,
     Detail,
@@ -241,6 +242,12 @@ impl AccessRecord {
             metrics::would_deny();
             self.keep(Field::WouldDeny, sentence.as_bytes());
         }
+    }
+
+    /// An AuthorizationPolicy of action AUDIT holds for the flow.
+    pub fn audited(&mut self, policy: &str) {
+        metrics::audited();
+        self.keep(Field::Audited, policy.as_bytes());
     }
 
     /// The cluster to whose counters the flow belongs.

@@ -1,5 +1,6 @@
 //! Bounds of clusters (`connectionPool`): what is held, keyed by the cluster's name, so that it survives snapshots.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -58,8 +59,8 @@ impl Dialer {
     }
 
     /// An idle connection for a request that found none at first.
-    pub fn become_idle(&self, key: &PoolKey) -> Option<Dialed> {
-        self.pool.checkout(key)
+    pub fn become_idle(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Dialed> {
+        self.pool.checkout(key, avoid)
     }
 }
 

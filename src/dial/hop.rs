@@ -86,7 +86,7 @@ impl Dialer {
         let asking = Asking { hop: &name, method: hop.method, via, received_via: None, head };
         let request = connect::request(hop, target, asking).map_err(|error| error.reason())?;
         let tunnel = Tunnel { asked: target, request: &request, asking, is_probe: true, cluster: &hop.cluster };
-        let way = Way { cluster: &hop.cluster, target, client: None, deadline };
+        let way = Way { cluster: &hop.cluster, target, client: None, avoid: &[], deadline };
         let endpoint = hop.cluster.endpoints().get(index);
         let asked = self.ask_parent(way, hop, endpoint, Some(tunnel), false, &mut DialTrace::default()).await;
         asked.map(drop).map_err(|error| error.reason().into())

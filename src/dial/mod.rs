@@ -106,6 +106,8 @@ pub struct Asker<'a> {
     /// `Via` of its request, which has passed proxies before: goes on to a parent, so that two proxies that are each other's parent
     /// find the loop.
     pub received_via: Option<&'a str>,
+    /// Addresses where the request failed before: others are taken while there are any.
+    pub avoid: &'a [SocketAddr],
 }
 
 /// One flow on its way out.
@@ -114,6 +116,7 @@ struct Way<'a> {
     cluster: &'a Arc<Cluster>,
     target: &'a Target,
     client: Option<&'a Source>,
+    avoid: &'a [SocketAddr],
     deadline: Instant,
 }
 
@@ -216,7 +219,7 @@ impl Dialer {
         nothing_is_missing(cluster, trace)?;
         let held = self.hold(cluster, Resource::Connections)?;
         let _pending = self.enter()?;
-        let way = Way { cluster, target, client: asker.client, deadline };
+        let way = Way { cluster, target, client: asker.client, avoid: asker.avoid, deadline };
         let mut reached = match &cluster.via {
             Via::Direct => self.reach(way, trace).await?,
             Via::Connect(hop) => Box::pin(self.through(way, hop, asker.received_via, trace)).await?,
@@ -254,7 +257,7 @@ impl Dialer {
     ) -> Result<Dialed, DialError> {
         nothing_is_missing(&hop.cluster, trace)?;
         let _pending = self.enter()?;
-        let way = Way { cluster: &hop.cluster, target, client, deadline };
+        let way = Way { cluster: &hop.cluster, target, client, avoid: &[], deadline };
         let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, false, trace)).await?;
         Ok(Dialed::fresh(stream, lease, trace))
     }
@@ -312,9 +315,9 @@ impl Dialer {
         PoolKey::new(cluster, target, Some(client))
     }
 
-    /// An idle connection that is still open and has no unread byte, the most recently used first.
-    pub fn checkout(&self, key: &PoolKey) -> Option<Dialed> {
-        let idle = self.pool.checkout(key);
+    /// An idle connection that is still open and has no unread byte, the most recently used first, to none of `avoid`.
+    pub fn checkout(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Dialed> {
+        let idle = self.pool.checkout(key, avoid);
         if idle.is_some() {
             metrics::pool_hit();
         } else {

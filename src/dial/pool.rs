@@ -198,10 +198,10 @@ impl Pool {
     }
 
     /// The connection of this key that was used last, still open and without an unread byte.
-    pub(super) fn checkout(&self, key: &PoolKey) -> Option<Dialed> {
+    pub(super) fn checkout(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Dialed> {
         let now = Instant::now();
         loop {
-            let mut held = self.take_newest(key)?;
+            let mut held = self.take_newest(key, avoid)?;
             // Outside the lock: a look at TLS may read records, and dropping closes a socket.
             if !held.is_over(now) && is_quiet(&mut held.stream) {
                 let Held { stream, lease, requests, peer, local, hop, .. } = held;
@@ -219,9 +219,9 @@ impl Pool {
         closed.is_some()
     }
 
-    fn take_newest(&self, key: &PoolKey) -> Option<Held> {
+    fn take_newest(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Held> {
         let mut idle = lock(&self.idle);
-        let held = idle.take_newest(key)?;
+        let held = idle.take_newest(key, avoid)?;
         metrics::pool_idle(idle.len());
         Some(held)
     }
@@ -307,9 +307,10 @@ impl Idle {
         self.by_key.entry(hash).or_default().push(index);
     }
 
-    fn take_newest(&mut self, key: &PoolKey) -> Option<Held> {
+    fn take_newest(&mut self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Held> {
         let indexes = self.by_key.get(&key.hash)?;
-        let is_of = |index: &u32| self.slots[*index as usize].held.as_ref().is_some_and(|held| held.key == *key);
+        let fits = |held: &Held| held.key == *key && !held.peer.is_some_and(|peer| avoid.contains(&peer));
+        let is_of = |index: &u32| self.slots[*index as usize].held.as_ref().is_some_and(fits);
         let index = *indexes.iter().rev().find(|index| is_of(index))?;
         self.take(index)
     }
@@ -433,13 +434,13 @@ mod tests {
         let ports = (port(&one), port(&two));
         pool.checkin(key.clone(), one);
         pool.checkin(key.clone(), two);
-        let two = pool.checkout(&key).unwrap();
+        let two = pool.checkout(&key, &[]).unwrap();
         assert_eq!((port(&two), two.requests), (ports.1, 1));
         pool.checkin(key.clone(), two);
-        let two = pool.checkout(&key).unwrap();
+        let two = pool.checkout(&key, &[]).unwrap();
         assert_eq!((port(&two), two.requests), (ports.1, 2));
-        assert_eq!(port(&pool.checkout(&key).unwrap()), ports.0);
-        assert!(pool.checkout(&key).is_none());
+        assert_eq!(port(&pool.checkout(&key, &[]).unwrap()), ports.0);
+        assert!(pool.checkout(&key, &[]).is_none());
         assert_eq!(pool.len(), 0);
     }
 
@@ -458,7 +459,7 @@ mod tests {
         talking.stream.tcp().unwrap().readable().await.unwrap();
         pool.checkin(key.clone(), talking);
         assert_eq!(pool.len(), 3);
-        assert_eq!(port(&pool.checkout(&key).unwrap()), good_port);
+        assert_eq!(port(&pool.checkout(&key, &[]).unwrap()), good_port);
         assert_eq!(pool.len(), 0);
     }
 
@@ -473,8 +474,8 @@ mod tests {
         }
         assert_eq!(pool.len(), 2);
         theirs[0].readable().await.unwrap(); // its end
-        assert!(pool.checkout(&keys[0]).is_none());
-        assert!(pool.checkout(&keys[2]).is_some() && pool.checkout(&keys[1]).is_some());
+        assert!(pool.checkout(&keys[0], &[]).is_none());
+        assert!(pool.checkout(&keys[2], &[]).is_some() && pool.checkout(&keys[1], &[]).is_some());
         let none = Pool::new(0);
         none.checkin(keys[0].clone(), connection().await.0);
         assert_eq!(none.len(), 0);
@@ -516,7 +517,7 @@ mod tests {
                 pool.checkin(keys[which].clone(), dialed);
             } else {
                 let expected = model.iter().rposition(|(key, _)| *key == which).map(|index| model.remove(index).1);
-                assert_eq!(pool.checkout(&keys[which]).map(|dialed| port(&dialed)), expected);
+                assert_eq!(pool.checkout(&keys[which], &[]).map(|dialed| port(&dialed)), expected);
             }
             assert_eq!(pool.len(), model.len());
         }
@@ -533,7 +534,7 @@ mod tests {
         let (dialed, _theirs) = connection().await;
         pool.checkin(key.clone(), dialed);
         lock(&pool.idle).slots.iter_mut().for_each(|slot| slot.held.as_mut().unwrap().until -= IDLE_TIME);
-        assert!(pool.checkout(&key).is_none());
+        assert!(pool.checkout(&key, &[]).is_none());
     }
 
     #[tokio::test]

@@ -44,8 +44,17 @@ impl Dialer {
     ) -> Result<Reached, DialError> {
         let state = self.endpoints.of(way.cluster);
         let mut tried = Vec::with_capacity(ENDPOINTS_TRIED_MAX);
+        if !way.avoid.is_empty() {
+            tried.extend(
+                endpoints.iter().enumerate().filter(|(_, one)| is_avoided(one, way.avoid)).map(|(index, _)| index),
+            );
+            if tried.len() == endpoints.len() {
+                tried.clear(); // all failed before: any of them may do better now
+            }
+        }
+        let before = tried.len();
         let mut failed: Option<DialError> = None;
-        while tried.len() < ENDPOINTS_TRIED_MAX
+        while tried.len() - before < ENDPOINTS_TRIED_MAX
             && let Some((index, lease)) = state.pick(way.cluster.balancing, endpoints, &tried)
         {
             tried.push(index);
@@ -143,7 +152,12 @@ impl Dialer {
                 ips.swap(0, first);
                 ips.truncate(1);
             }
-            Some(state) => state.order(way.cluster.balancing, ips, port),
+            Some(state) => {
+                state.order(way.cluster.balancing, ips, port);
+                if !way.avoid.is_empty() {
+                    ips.sort_by_key(|ip| way.avoid.contains(&SocketAddr::new(*ip, port))); // stable: the others keep their order
+                }
+            }
             None => {}
         };
         let (mut resolved, mut upstream, mut attempts) = (None, None, 0);
@@ -230,6 +244,14 @@ async fn connect_to(way: Way<'_>, peer: SocketAddr, before: Before, began: Insta
         tcp::keep_alive(&stream, keepalive);
     }
     Ok(stream)
+}
+
+/// True where a request failed before; of a name that cannot be said.
+fn is_avoided(endpoint: &Endpoint, avoid: &[SocketAddr]) -> bool {
+    match endpoint.at {
+        EndpointAddress::Host(Host::Ip(ip), port) => avoid.contains(&SocketAddr::new(ip, port)),
+        _ => false,
+    }
 }
 
 pub(super) fn no_endpoint(cluster: &Cluster) -> DialError {

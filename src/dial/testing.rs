@@ -38,6 +38,7 @@ pub(super) fn cluster() -> Cluster {
         requests_per_connection_max: 0,
         http: Default::default(),
         pool: None,
+        retries: None,
         proxy_protocol: None,
         traffic: "PassthroughCluster".into(),
     }

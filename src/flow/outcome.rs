@@ -229,6 +229,8 @@ pub enum Ending {
     Revoked,
     /// An operator ended it.
     Killed,
+    /// The answer was not complete within the timeout of its route.
+    AnswerTimeout,
 }
 
 impl Ending {
@@ -242,6 +244,7 @@ impl Ending {
             Self::Drained => "drained",
             Self::Revoked => "revoked",
             Self::Killed => "killed",
+            Self::AnswerTimeout => "answer_timeout",
         }
     }
 
@@ -252,6 +255,7 @@ impl Ending {
             Self::UpstreamReset => "UC",
             Self::LifetimeExceeded => "DT",
             Self::IdleTimeout => "SI",
+            Self::AnswerTimeout => "UT",
             Self::Drained | Self::Revoked | Self::Killed => "LR",
         }
     }

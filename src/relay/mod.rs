@@ -178,9 +178,9 @@ impl Relay {
         let orderly = match end {
             RelayEnd::Complete | RelayEnd::Early(Ending::IdleTimeout) => !holding,
             RelayEnd::Early(Ending::DownstreamReset | Ending::UpstreamReset) => false,
-            RelayEnd::Early(Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked | Ending::Killed) => {
-                self.clock.is_quiet() && !holding
-            }
+            RelayEnd::Early(
+                Ending::LifetimeExceeded | Ending::Drained | Ending::Revoked | Ending::Killed | Ending::AnswerTimeout,
+            ) => self.clock.is_quiet() && !holding,
             // Nothing of the client went on, so nothing can look complete; and it is told why, behind which its side is closed.
             RelayEnd::Refused => return,
         };

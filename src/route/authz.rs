@@ -30,6 +30,8 @@ pub enum Action {
     Allow,
     /// The flow is refused.
     Deny,
+    /// The flow is marked, and decided by the others.
+    Audit,
 }
 
 /// `rules[]`: one of `from`, one of `to` and all of `when` hold; an empty list asks for nothing.
@@ -205,6 +207,12 @@ pub fn judge<'p>(policies: impl Iterator<Item = &'p Policy> + Clone, asked: &Ask
         (true, Fit::Unknown, Some((policy, _)), None) => Verdict::Unseen(policy),
         (_, _, by, None) => Verdict::Allowed(by.map(|(_, rule)| rule)),
     }
+}
+
+/// The first policy that wants to know of the flow. What the flow does not show says nothing.
+pub fn audited<'p>(mut policies: impl Iterator<Item = &'p Policy>, asked: &Asked<'_>) -> Option<&'p Policy> {
+    policies
+        .find(|policy| policy.action == Action::Audit && policy.rules.iter().any(|rule| rule.fit(asked) == Fit::Yes))
 }
 
 /// The ALLOW rule that comes nearest to holding, and the first of its conditions that does not.

@@ -10,6 +10,7 @@ use crate::account::Traffic;
 use crate::flow::{Host, Name, Origin, Target};
 use crate::route::addresses::AddressRules;
 use crate::route::connection_pool::ConnectionPool;
+use crate::route::http::retries::Retries;
 use crate::route::probe::Probe;
 use crate::route::upstream_http::UpstreamHttp;
 use crate::tls::ClientTls;
@@ -47,6 +48,8 @@ pub struct Cluster {
     pub http: UpstreamHttp,
     /// What it may hold at once, and how its connections are kept; `None`: nothing is said, and nothing counted.
     pub pool: Option<Arc<ConnectionPool>>,
+    /// When a request is sent again whose route says nothing of it; `None`: never. One for all clusters of a mesh.
+    pub retries: Option<Arc<Retries>>,
     /// `proxyProtocol`: each connection to it begins with a PROXY header.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// What is counted of flows to it.

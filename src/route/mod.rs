@@ -41,6 +41,8 @@ pub struct Choice {
     pub would_deny: Option<Refusal>,
     /// The rule of an AuthorizationPolicy by which it may go, where one was needed.
     pub authorized: Option<Origin>,
+    /// The AuthorizationPolicy of action AUDIT that holds for it; it changes nothing else.
+    pub audited: Option<Origin>,
 }
 
 /// Where an allowed flow goes.

@@ -32,6 +32,7 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         requests_per_connection_max: 0,
         http: Default::default(),
         pool: None,
+        retries: None,
         proxy_protocol: None,
         traffic: Traffic::new(name.into(), "".into()),
     })

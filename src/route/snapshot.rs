@@ -104,8 +104,8 @@ impl Snapshot {
         };
         match view.find(&flow.target) {
             Found::Service(service) => {
-                let (authorized, inside) = match self.authorize(view, Some(service), flow) {
-                    Ok(Authorized { by, inside }) => (by, inside),
+                let (authorized, inside, audited) = match self.authorize(view, Some(service), flow) {
+                    Ok(Authorized { by, inside, audited }) => (by, inside, audited),
                     Err(refusal) => return Choice::refused(Some(service.clone()), refusal),
                 };
                 let verdict = self.route_to(service, flow, draw).map(|route| match inside {
@@ -117,7 +117,7 @@ impl Snapshot {
                     None => route,
                 });
                 let verdict = verdict.map(|route| self.expecting(route, Some(service), flow));
-                Choice { service: Some(service.clone()), verdict, would_deny: None, authorized }
+                Choice { service: Some(service.clone()), verdict, would_deny: None, authorized, audited }
             }
             found => self.route_unknown(view, &found, flow),
         }
@@ -180,13 +180,13 @@ impl Snapshot {
             let refusal = refusal(ErrorType::NotFound, Stage::Registry, detail);
             return Choice::refused(None, Refusal { origin: Some(outbound.origin.clone()), ..refusal });
         }
-        let authorized = match self.authorize(view, None, flow) {
-            Ok(Authorized { by, .. }) => by,
+        let (authorized, audited) = match self.authorize(view, None, flow) {
+            Ok(Authorized { by, audited, .. }) => (by, audited),
             Err(refusal) => return Choice::refused(None, refusal),
         };
         let would_deny = (outbound.mode == Mode::Report).then(|| unknown(&outbound.origin));
         let route = self.expecting(self.pass_through(view, flow), None, flow);
-        Choice { service: None, verdict: Ok(route), would_deny, authorized }
+        Choice { service: None, verdict: Ok(route), would_deny, authorized, audited }
     }
 
     /// Asks the AuthorizationPolicies of the workload and of the service.
@@ -197,14 +197,17 @@ impl Snapshot {
         }
         let policies = view.policies.iter().chain(of_service).map(|policy| &**policy);
         let asked = Asked::new(flow, &self.trust_domain);
+        let audited = authz::audited(policies.clone(), &asked).map(|policy| policy.origin.clone());
         match authz::judge(policies, &asked) {
-            authz::Verdict::Allowed(rule) => Ok(Authorized { by: rule.map(|rule| rule.origin.clone()), inside: None }),
+            authz::Verdict::Allowed(rule) => {
+                Ok(Authorized { by: rule.map(|rule| rule.origin.clone()), inside: None, audited })
+            }
             authz::Verdict::Denied(policy) => Err(access_denied(policy)),
             authz::Verdict::Unseen(policy) => match (flow.ask, service) {
                 (Ask::Connect, Some(service))
                     if policy.looks_inside() && (service.protocol.is_http() || service.protocol == Protocol::Auto) =>
                 {
-                    Ok(Authorized { by: None, inside: Some(policy.origin.resource.clone()) })
+                    Ok(Authorized { by: None, inside: Some(policy.origin.resource.clone()), audited })
                 }
                 (Ask::Http(_), _) if asked.is_ambiguous() => {
                     let detail =
@@ -278,6 +281,8 @@ struct Authorized {
     by: Option<Origin>,
     /// The policy for which a tunnel is served from inside: it judges each request.
     inside: Option<Arc<str>>,
+    /// The policy that wants to know of it.
+    audited: Option<Origin>,
 }
 
 const ACCESS_DENIED: &str = "RBAC: access denied"; // Istio's words
@@ -298,7 +303,7 @@ impl Choice {
     }
 
     fn refused(service: Option<Arc<Service>>, refusal: Refusal) -> Self {
-        Self { service, verdict: Err(refusal), would_deny: None, authorized: None }
+        Self { service, verdict: Err(refusal), would_deny: None, authorized: None, audited: None }
     }
 }
 

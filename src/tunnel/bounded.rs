@@ -56,7 +56,7 @@ impl Proxy {
             freed.as_mut().enable();
             let mut full = None;
             if !waits {
-                if let Some(idle) = self.dialer.become_idle(key) {
+                if let Some(idle) = self.dialer.become_idle(key, way.avoid) {
                     return Ok(idle);
                 }
                 match self.try_dial_for(way, plan, head, record).await {

@@ -20,7 +20,7 @@ use super::patience::Patience;
 use crate::account::hosts::HostCounts;
 use crate::account::{Pace, metrics};
 use crate::dial::{Dialed, Http2Upstream};
-use crate::flow::{ErrorType, Failure, Limit, Limits};
+use crate::flow::{Ending, ErrorType, Failure, Limit, Limits};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
 use crate::stream::{Sign, Stream};
 
@@ -89,9 +89,18 @@ pub enum Next {
     /// The client's connection ends here, in order; the upstream may still be used.
     Close(Option<Upstream>),
     /// The answer broke off after its head went out: the client's connection has to be reset, so that it does not look complete.
-    Abort(Box<str>),
+    Abort(Broken),
     /// 101: both sides speak websocket from here.
     Switched(Upstream),
+}
+
+/// How an answer broke off after its head went out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// A sentence for the log.
+    pub why: Box<str>,
+    /// As accounted.
+    pub ending: Ending,
 }
 
 /// Why there is no answer to send on.
@@ -576,16 +585,21 @@ impl Answer {
     }
 }
 
-fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -> Box<str> {
+fn describe(error: &CopyError, answering: &Answering<'_>, framing: BodyLength) -> Broken {
     let target = answering.outbound.target;
-    match error {
+    let ending = match error {
+        CopyError::Late => Ending::AnswerTimeout,
+        CopyError::Write(_) => Ending::DownstreamReset,
+        CopyError::Read(_) | CopyError::Malformed(_) | CopyError::Idle | CopyError::TooSlow => Ending::UpstreamReset,
+    };
+    let why = match error {
         CopyError::Read(cause) => format!("answer of {target} ended early ({framing:?}): {cause}"),
         CopyError::Malformed(cause) => format!("answer of {target} is malformed: {cause}"),
         CopyError::Write(cause) => format!("client went away: {cause}"),
         CopyError::Idle | CopyError::TooSlow => format!("answer of {target} paused for too long"),
         CopyError::Late => format!("answer of {target} was not complete within the timeout of its route"),
-    }
-    .into()
+    };
+    Broken { why: why.into(), ending }
 }
 
 /// A parent's 407 is about our credentials, not the client's, which would take it for a question to itself.

@@ -1,6 +1,7 @@
 //! HTTP over a route: which upstream connection serves a request, and when it may be asked a second time.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
 
 use bytes::BytesMut;
 
@@ -20,6 +21,7 @@ use crate::flow::{ErrorType, Failure, Scheme, Source, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
 use crate::route::cluster::{Cluster, Hop, Via};
+use crate::route::http::Actions;
 
 /// What is done with one request.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub(super) struct Way<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
     pub(super) hop: Option<&'a Hop>,
     pub(super) authorization: Option<&'a str>,
+    /// Where the request failed before.
+    pub(super) avoid: &'a [SocketAddr],
 }
 
 impl Way<'_> {
@@ -91,12 +95,15 @@ impl Proxy {
         record: &mut AccessRecord,
     ) -> impl Future<Output = Result<Exchanged, ExchangeError>> {
         async move {
-            if let Some(taken) = &plan.route.taken {
-                let routed = Routed { proxy: self, head, plan, actions: &taken.actions, keep_alive };
-                return Box::pin(routed.exchange(down, patience, pinned, record)).await;
+            let taken = plan.route.taken.as_ref().map(|taken| &*taken.actions);
+            // What the mesh says may go by the answer; what is built in goes by the connection alone, and is looked at where there is none.
+            let by_answer = plan.route.cluster.retries.as_ref().is_some_and(|retries| !retries.is_built_in);
+            if taken.is_some() || by_answer {
+                let routed = Routed { proxy: self, head, plan, actions: taken.unwrap_or(&NO_ACTIONS), keep_alive };
+                return Box::pin(routed.exchange(down, None, patience, pinned, record)).await;
             }
             let way = self.way(plan)?;
-            let Way { cluster, hop, authorization } = way;
+            let Way { cluster, hop, authorization, .. } = way;
             let via = self.via.load_full();
             let outbound = Outbound {
                 path: plan.path,
@@ -110,7 +117,7 @@ impl Proxy {
                 changes: None,
                 answer_changes: None,
             };
-            let _admitted = self.admit(cluster, plan, record)?;
+            let admitted = self.admit(cluster, plan, record)?;
             let limits = self.exchange_limits(plan);
             if wants_http2(&way, head) {
                 let goes = Box::pin(self.goes_in_http2(&way, plan, head, record)).await;
@@ -122,13 +129,21 @@ impl Proxy {
             let key = self.dialer.pool_key(cluster, plan.target, plan.source);
             let own = pinned.take_if(|pinned| pinned.key == key);
             let mut owned = own.is_some();
-            let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key));
+            let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key, &[]));
             let mut upstream = match idle {
                 Some(upstream) => {
                     upstream.dialed.retrace(record.trace_mut());
                     upstream
                 }
-                None => Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await?,
+                None => match Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await {
+                    Ok(upstream) => upstream,
+                    Err(ExchangeError::Failed(failure)) if plan.route.cluster.retries.is_some() => {
+                        drop(admitted); // it is counted again
+                        let routed = Routed { proxy: self, head, plan, actions: &NO_ACTIONS, keep_alive };
+                        return Box::pin(routed.exchange(down, Some(failure), patience, pinned, record)).await;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             let mut reused = upstream.dialed.requests > 0;
             let mut host = upstream.dialed.lease.host().cloned();
@@ -186,7 +201,7 @@ impl Proxy {
                 .judge_asked(&plan.route.cluster, plan.target)
                 .map_err(|error| ExchangeError::Failed(error.failure(plan.target)))?;
         }
-        Ok(Way { cluster, hop, authorization })
+        Ok(Way { cluster, hop, authorization, avoid: &[] })
     }
 
     /// The settings' limits of an exchange for this client.
@@ -215,8 +230,8 @@ impl Proxy {
         }
     }
 
-    pub(super) fn idle(&self, key: &PoolKey) -> Option<Upstream> {
-        self.dialer.checkout(key).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
+    pub(super) fn idle(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Upstream> {
+        self.dialer.checkout(key, avoid).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
     }
 
     async fn fresh<D: Downstream>(
@@ -266,12 +281,15 @@ impl Proxy {
             Some(hop) => self.dial_parent(hop, plan.target, plan.share, plan.source, record).await,
             None => {
                 let via = headers::received_via(head);
-                let asker = Asker { client: Some(plan.source), received_via: via.as_deref() };
+                let asker = Asker { client: Some(plan.source), received_via: via.as_deref(), avoid: way.avoid };
                 self.try_dial(way.cluster, plan.target, plan.share, asker, record).await
             }
         }
     }
 }
+
+/// Of routes that want nothing done.
+static NO_ACTIONS: LazyLock<Actions> = LazyLock::new(Actions::default);
 
 /// Counts at its address how a request ended.
 pub(super) fn tally(host: &HostCounts, result: &Result<Exchanged, ExchangeError>) {

@@ -126,6 +126,9 @@ impl Proxy {
                 record.counts_to(&route.cluster.traffic);
                 let cluster = if route.answers() { "" } else { &*route.cluster.name }; // it goes to none
                 record.routed(cluster, if named { &route.name } else { "" }, would_deny);
+                if let Some(policy) = &choice.audited {
+                    record.audited(&policy.resource);
+                }
                 Ok(route)
             }
             Err(refusal) => {
@@ -149,7 +152,7 @@ impl Proxy {
     pub async fn open(&self, opening: Opening<'_>, record: &mut AccessRecord) -> Result<Opened, Failure> {
         let Opening { route, source, share, target, by_sni, received_via } = opening;
         let live = self.enter(opening)?;
-        let asker = Asker { client: Some(source), received_via };
+        let asker = Asker { client: Some(source), received_via, avoid: &[] };
         let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, share, asker, record).await?;
         lease.host().into_iter().for_each(|host| host.succeeded());
         // By SNI the hello was judged before it was routed.

@@ -47,7 +47,7 @@ impl Proxy {
             }
             None => {
                 let via = headers::received_via(head);
-                let asker = Asker { client: Some(plan.source), received_via: via.as_deref() };
+                let asker = Asker { client: Some(plan.source), received_via: via.as_deref(), avoid: way.avoid };
                 self.dialer.http2(way.cluster, plan.target, asker, deadline, record.trace_mut()).await
             }
         };

@@ -109,3 +109,24 @@ fn explain_names_the_rule_that_allows_or_comes_nearest() {
     let tunnel = world.explain(&["api.example:80"]);
     assert!(tunnel.contains("terminated, because AuthorizationPolicy default/get"), "{tunnel}");
 }
+
+#[test]
+fn what_a_policy_of_action_audit_holds_for_passes_and_is_marked() {
+    let audit =
+        ("watch", "action: AUDIT\nrules: [{ to: [{ operation: { hosts: [api.example], methods: [GET, CONNECT] } }] }]");
+    let world = World::new(OPEN, &[audit]);
+    let ask = |args: &[&str]| world.curl("", args).succeeded();
+    assert_eq!(ask(&["http://api.example/"]), "hello\n200 000");
+    assert_eq!(ask(&["-X", "DELETE", "http://api.example/"]), "hello\n200 000");
+    let (name, none) = ("AuthorizationPolicy default/watch", "");
+    world.egret.record("\"GET\"").shows(&[("audited", name), ("response_code", "200")]);
+    world.egret.record("\"DELETE\"").shows(&[("audited", none), ("response_code", "200")]);
+    assert_eq!(world.egret.metric("egret_flows_audited_total"), 1);
+    let explained = world.explain(&["http://api.example/"]);
+    assert!(
+        explained.contains("no policy refuses it (marked in the log by AuthorizationPolicy default/watch, AUDIT)"),
+        "{explained}"
+    );
+    let explained = world.explain(&["-X", "DELETE", "http://api.example/"]);
+    assert!(!explained.contains("AUDIT"), "{explained}");
+}

@@ -168,7 +168,7 @@ fn flags_can_be_said_by_the_environment() {
     let egret = Egret::spawn_command(run);
     let origin = super::support::origin::Origin::echo();
     assert!(client::echoes(&mut client::tunnel(egret.proxy(), origin.address), b"let through"));
-    let folder = Folder::with_settings("mesh: { defaultHttpRetryPolicy: { attempts: 2 } }\n");
+    let folder = Folder::with_settings("mesh: { accessLogFile: /no/such/folder/access.log }\n");
     let check = |strict| {
         let mut check = command(&["check"]);
         check.env("EGRET_CONFIG", folder.settings()).env("EGRET_STRICT", strict).env("EGRET_OUTPUT", "json");

@@ -9,7 +9,7 @@ use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Outcome, Request, Schem
 use crate::http1::{BodyLength, RequestHead, RequestTarget};
 use crate::tunnel::answer;
 use crate::tunnel::downstream::Http1;
-use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
+use crate::tunnel::exchange::{Broken, ExchangeError, Exchanged, Next};
 use crate::tunnel::http::HttpPlan;
 use crate::tunnel::routed::answer::{Before, OwnAnswer, before};
 use crate::tunnel::{Opening, Proxy};
@@ -100,9 +100,9 @@ impl Connection {
                 record.finish(Outcome::Complete);
                 After::Close
             }
-            Next::Abort(why) => {
+            Next::Abort(Broken { why, ending }) => {
                 record.broke_off(&why);
-                record.finish(Outcome::Ended(Ending::UpstreamReset));
+                record.finish(Outcome::Ended(ending));
                 After::Abort
             }
             Next::Switched(upstream) => {

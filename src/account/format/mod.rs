@@ -71,9 +71,17 @@ enum Piece {
 struct Member {
     /// `"key":`, escaped.
     key: Box<[u8]>,
-    value: Template,
+    value: Value,
     /// Left out rather than `null`.
     optional: bool,
+}
+
+/// What stands behind a key.
+#[derive(Debug)]
+enum Value {
+    Template(Template),
+    /// An object with keys of its own, as Envoy has it.
+    Object(Vec<Member>),
 }
 
 /// Why a format does not compile.
@@ -183,7 +191,7 @@ impl Format {
         };
         match &compiled.line {
             Line::Text(template) => want(template),
-            Line::Json(members) => members.iter().for_each(|member| want(&member.value)),
+            Line::Json(members) => each_template(members, &mut want),
             Line::Squid => compiled.wanted_response.push(squid::MEDIA_TYPE.into()),
         }
         Ok(compiled)
@@ -226,21 +234,51 @@ fn default_members() -> Result<Vec<Member>, FormatError> {
     let ours = operator::Ours::ALL.iter().map(|ours| {
         let value =
             Piece::Value { operator: Operator::Ours(*ours), otherwise: None, bytes_max: None, place: Place::Quoted };
-        Ok(Member { key: json_key(ours.name()), value: vec![value], optional: true })
+        Ok(Member { key: json_key(ours.name()), value: Value::Template(vec![value]), optional: true })
     });
     istio.chain(ours).collect()
 }
 
 fn custom_members(format: &str) -> Result<Vec<Member>, FormatError> {
-    let object: std::collections::BTreeMap<String, String> =
+    let object: Object =
         serde_json::from_str(format).map_err(|error| FormatError::NotAnObject(error.to_string().into()))?;
-    object.iter().map(|(key, format)| member(key, format, false)).collect()
+    members(&object)
+}
+
+type Object = std::collections::BTreeMap<String, Written>;
+
+/// As written; serde_json bounds how deep.
+#[derive(serde::Deserialize)]
+#[serde(untagged, expecting = "a format string, or an object of them")]
+enum Written {
+    Format(String),
+    Object(Object),
+}
+
+fn members(object: &Object) -> Result<Vec<Member>, FormatError> {
+    let read = |(key, written): (&String, &Written)| match written {
+        Written::Format(format) => member(key, format, false),
+        Written::Object(inner) => {
+            let inside = |source| FormatError::Key { key: key.as_str().into(), source: Box::new(source) };
+            Ok(Member { key: json_key(key), value: Value::Object(members(inner).map_err(inside)?), optional: false })
+        }
+    };
+    object.iter().map(read).collect()
+}
+
+fn each_template(members: &[Member], look: &mut impl FnMut(&Template)) {
+    for member in members {
+        match &member.value {
+            Value::Template(template) => look(template),
+            Value::Object(inner) => each_template(inner, look),
+        }
+    }
 }
 
 fn member(key: &str, format: &str, optional: bool) -> Result<Member, FormatError> {
     let value =
         parse::template(format).map_err(|source| FormatError::Key { key: key.into(), source: Box::new(source) })?;
-    Ok(Member { key: json_key(key), value, optional })
+    Ok(Member { key: json_key(key), value: Value::Template(value), optional })
 }
 
 fn json_key(key: &str) -> Box<[u8]> {
@@ -278,7 +316,13 @@ fn json(out: &mut Vec<u8>, members: &[Member], record: &AccessRecord, end: End) 
             out.push(b',');
         }
         out.extend_from_slice(&member.key);
-        let known = json_value(out, &member.value, record, end);
+        let known = match &member.value {
+            Value::Template(template) => json_value(out, template, record, end),
+            Value::Object(inner) => {
+                json(out, inner, record, end);
+                true
+            }
+        };
         if member.optional && !known {
             out.truncate(start);
         } else {

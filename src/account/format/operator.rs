@@ -79,6 +79,7 @@ pub(super) enum Ours {
     Identity,
     Rule,
     WouldDeny,
+    Audited,
     Inconsistent,
     Hop,
     HopStatus,
@@ -202,13 +203,14 @@ impl Part {
 
 impl Ours {
     /// In the order of their keys.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Listener,
         Self::Reason,
         Self::Detail,
         Self::Identity,
         Self::Rule,
         Self::WouldDeny,
+        Self::Audited,
         Self::Inconsistent,
         Self::Hop,
         Self::HopStatus,
@@ -229,6 +231,7 @@ impl Ours {
             Self::Identity => "identity",
             Self::Rule => "rule",
             Self::WouldDeny => "would_deny",
+            Self::Audited => "audited",
             Self::Inconsistent => "inconsistent",
             Self::Hop => "hop",
             Self::HopStatus => "hop_status",
@@ -254,6 +257,7 @@ impl Ours {
             Self::Identity => peer(record.text(Field::Identity)),
             Self::Rule => peer(record.text(Field::Rule)),
             Self::WouldDeny => peer(record.text(Field::WouldDeny)),
+            Self::Audited => peer(record.text(Field::Audited)),
             Self::Inconsistent => peer(record.text(Field::Inconsistent)),
             Self::Hop => peer(trace.hop.as_deref().unwrap_or_default().as_bytes()),
             Self::HopStatus => trace.hop_status.map_or(Shown::Unset, |status| Shown::Number(status.into())),

@@ -394,3 +394,25 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn objects_of_a_json_format_may_hold_objects() {
+    let format = r#"{"a": {"code": "%RESPONSE_CODE%", "deep": {"x": "%REQ(X-TEAM)%"}}, "b": "%PROTOCOL%"}"#;
+    let compiled = Format::compile(Encoding::Json, format).expect("as Envoy has it");
+    assert_eq!(compiled.wanted(Message::Request), ["x-team".into()], "fields inside are kept too");
+    let mut line = Vec::new();
+    compiled.render(&would_deny(), &mut line);
+    let shown: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+    assert!(shown["a"]["deep"]["x"].is_null() && shown["a"]["code"].is_number() && shown["b"].is_string(), "{shown}");
+    let error = |format| Format::compile(Encoding::Json, format).expect_err("bad").to_string();
+    assert!(
+        error(r#"{"a": {"b": "%NO%"}}"#).starts_with("key \"a\": key \"b\": "),
+        "{}",
+        error(r#"{"a": {"b": "%NO%"}}"#)
+    );
+    for bad in [r#"{"a": [1]}"#, r#"{"a": {"b": 1}}"#, r#"{"a": null}"#] {
+        assert!(error(bad).contains("a format string, or an object of them"), "{}", error(bad));
+    }
+    let deep = format!("{}\"\"{}", "{\"a\":".repeat(500), "}".repeat(500));
+    assert!(Format::compile(Encoding::Json, &deep).is_err(), "serde_json bounds the depth");
+}

@@ -174,9 +174,14 @@ impl Asking<'_> {
             None => found,
         };
         trail.pass(Stage::Registry, at, found);
+        let audited =
+            choice.audited.as_ref().map(|policy| format!(" (marked in the log by {}, AUDIT)", policy.resource));
+        let audited = audited.unwrap_or_default();
         match &choice.authorized {
-            Some(rule) => trail.pass(Stage::Authorization, place(rule), format!("allowed by {}", rule.resource)),
-            None => trail.pass(Stage::Authorization, None, "no policy refuses it".to_owned()),
+            Some(rule) => {
+                trail.pass(Stage::Authorization, place(rule), format!("allowed by {}{audited}", rule.resource));
+            }
+            None => trail.pass(Stage::Authorization, None, format!("no policy refuses it{audited}")),
         }
         let plan = Plan { question, route, weighed };
         let problem = match plan.problem() {

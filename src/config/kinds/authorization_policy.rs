@@ -48,7 +48,7 @@ pub struct Protected {
 }
 
 const ACTIONS: &[(&str, Option<Action>)] =
-    &[("ALLOW", Some(Action::Allow)), ("DENY", Some(Action::Deny)), ("AUDIT", None), ("CUSTOM", None)];
+    &[("ALLOW", Some(Action::Allow)), ("DENY", Some(Action::Deny)), ("AUDIT", Some(Action::Audit)), ("CUSTOM", None)];
 
 impl<'r> AuthorizationPolicy<'r> {
     /// Reads and judges one resource. `trust_domain` is that of the mesh. `None`: nothing that is carried out.
@@ -80,12 +80,11 @@ impl<'r> AuthorizationPolicy<'r> {
         let at = action_node.map_or(spec.span, |node| node.span);
         let action = match action? {
             Some(action) => action,
-            None if action_node.and_then(Node::scalar) == Some("AUDIT") => {
-                cx.report(Code::Ignored, at, "not supported, and ignored: AUDIT restricts nothing");
-                return None;
-            }
             None => {
-                cx.report(Code::NotSupported, at, "not supported: nobody would be asked whether the flow may pass");
+                let message =
+                    "CUSTOM asks an authorizer of the mesh, and none is asked here: what it refuses would pass";
+                let report = cx.report(Code::NotSupported, at, message);
+                report.help("say it with ALLOW and DENY; until then this configuration does not come into force");
                 return None;
             }
         };

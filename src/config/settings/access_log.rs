@@ -34,12 +34,22 @@ pub(super) fn read(fields: &mut Fields<'_>, folder: &Path, cx: &mut Context<'_>)
     let mut log = AccessLog::default();
     if let Some(path) = fields.text("accessLogFile", cx) {
         log.file = (!path.is_empty()).then(|| folder.join(path.value));
+        let missing = log.file.as_deref().filter(|path| !is_own_output(path)).and_then(missing_folder);
+        if let Some(missing) = missing {
+            let message = format!("the folder {} does not exist: the log cannot be opened", missing.display());
+            cx.report(Code::FileMissing, path.span, message).found(path.value);
+        }
     }
     log.encoding = fields.one_of("accessLogEncoding", &ENCODINGS, cx).unwrap_or_default();
     if let Some(format) = fields.text("accessLogFormat", cx) {
         log.format = format.map(Into::into);
     }
     log
+}
+
+/// The folder of a file, where there is none.
+fn missing_folder(path: &Path) -> Option<&Path> {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
 }
 
 /// True for standard output and error, which have no place in the file system of their own.

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Settings;
@@ -10,10 +11,12 @@ use crate::account::Format;
 use crate::config::diagnostic::{Code, Context, Diagnostics};
 use crate::config::kinds::destination_rule::UPGRADES;
 use crate::config::kinds::mesh_config::MeshConfig;
+use crate::config::kinds::virtual_service::actions::retries;
 use crate::config::read::Fields;
 use crate::config::source::Spanned;
 use crate::config::yaml::{Node, Value};
 use crate::flow::Name;
+use crate::route::http::retries::Retries;
 
 /// `mesh`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Mesh {
     pub root_namespace: Box<str>,
     /// `trustDomain` of SPIFFE identities.
     pub trust_domain: Box<str>,
+    /// `defaultHttpRetryPolicy`, or Istio's own where it is not written; `None`: nothing is sent again.
+    pub retries: Option<Arc<Retries>>,
     /// `h2UpgradePolicy`, of a MeshConfig only; it changes ports of HTTP whose rule leaves it to the mesh.
     pub upgrades_to_http2: Option<bool>,
 }
@@ -87,6 +92,7 @@ impl Default for Mesh {
             connect_timeout: Duration::from_secs(10), // Istio's default
             root_namespace: "istio-system".into(),
             trust_domain: "cluster.local".into(),
+            retries: Some(Arc::new(Retries::built_in())),
             upgrades_to_http2: None,
         }
     }
@@ -156,6 +162,7 @@ fn take(mesh: &mut Mesh, read: &Mesh, key: &str) {
         "connectTimeout" => mesh.connect_timeout = read.connect_timeout,
         "rootNamespace" => mesh.root_namespace.clone_from(&read.root_namespace),
         "trustDomain" => mesh.trust_domain.clone_from(&read.trust_domain),
+        RETRIES => mesh.retries.clone_from(&read.retries),
         _ => {}
     }
 }
@@ -195,8 +202,17 @@ fn pass_over(fields: &mut Fields<'_>, cx: &mut Context<'_>) {
 }
 
 /// What is read of a MeshConfig, wherever it stands.
-const CARRIED_OUT: [&str; 7] =
-    [POLICY, "accessLogFile", "accessLogEncoding", "accessLogFormat", "connectTimeout", "rootNamespace", "trustDomain"];
+const CARRIED_OUT: [&str; 8] = [
+    POLICY,
+    "accessLogFile",
+    "accessLogEncoding",
+    "accessLogFormat",
+    "connectTimeout",
+    "rootNamespace",
+    "trustDomain",
+    RETRIES,
+];
+const RETRIES: &str = "defaultHttpRetryPolicy";
 const POLICY: &str = "outboundTrafficPolicy";
 
 /// The other fields of MeshConfig (istio/api mesh/v1alpha1).
@@ -253,7 +269,11 @@ fn read_carried_out(fields: &mut Fields<'_>, folder: &Path, cx: &mut Context<'_>
             *field = text.value.into();
         }
     }
-    fields.ignored("defaultHttpRetryPolicy", "requests are not sent again but where RFC 9112 §9.3.1 allows it", cx);
+    if let Some(node) = fields.get(RETRIES)
+        && let Some(policy) = retries::read(node, cx)
+    {
+        mesh.retries = policy.map(Arc::new);
+    }
     mesh
 }
 

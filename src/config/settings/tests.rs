@@ -359,8 +359,12 @@ fn mistakes_are_named_with_place_and_path() {
             "1:64: error[E031]: mesh.outboundTrafficPolicy.egressProxy: `port` is missing",
         ),
         (
-            "mesh: { defaultHttpRetryPolicy: { attempts: 2 } }",
-            "1:9: warning[W001]: mesh.defaultHttpRetryPolicy: not supported, and ignored: requests are not sent again but where RFC 9112 §9.3.1 allows it",
+            "mesh: { defaultHttpRetryPolicy: { attempts: 0, retryOn: 5xx } }",
+            "1:33: error[E213]: mesh.defaultHttpRetryPolicy: with 0 attempts nothing is sent again, so nothing else may be said",
+        ),
+        (
+            "mesh: { accessLogFile: /no/such/log }",
+            "1:24: warning[W041]: mesh.accessLogFile: the folder /no/such does not exist: the log cannot be opened",
         ),
         (
             "gateways: [{ name: g, namespace: n, serviceAccount: s, labels: {}, address: 127.0.0.1, ports: [{ port: 80, name: http2, bind: 8080 }] }]",

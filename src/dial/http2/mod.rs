@@ -82,7 +82,7 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Http2Upstream, DialError> {
-        let way = Way { cluster, target, client: asker.client, deadline };
+        let way = Way { cluster, target, client: asker.client, avoid: asker.avoid, deadline };
         self.stream_of(way, Lead::Cluster(asker.received_via), trace).await
     }
 
@@ -98,7 +98,7 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Http2Upstream, DialError> {
-        let way = Way { cluster: &hop.cluster, target, client, deadline };
+        let way = Way { cluster: &hop.cluster, target, client, avoid: &[], deadline };
         self.stream_of(way, Lead::Parent(hop), trace).await
     }
 

@@ -195,7 +195,10 @@ impl Actions {
             words.push(format!("timeout {timeout:?}"));
         }
         if let Some(retries) = &self.retries {
-            words.push(format!("up to {} retries", retries.attempts));
+            words.push(match retries.attempts {
+                0 => "no retries".to_owned(),
+                attempts => format!("up to {attempts} retries"),
+            });
         }
         if self.cors.is_some() {
             words.push("answers CORS preflights".to_owned());

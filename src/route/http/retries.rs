@@ -13,6 +13,10 @@ pub struct Retries {
     pub on: RetryOn,
     /// The first pause; they double, up to ten times this.
     pub backoff: Duration,
+    /// Not to an endpoint that failed before, while there are others (`retryIgnorePreviousHosts`).
+    pub avoids_previous: bool,
+    /// Nobody asked for it: what is sent again where neither route nor mesh say anything.
+    pub is_built_in: bool,
 }
 
 /// `retryOn`.
@@ -38,6 +42,23 @@ pub struct RetryOn {
     pub grpc: Vec<u8>,
 }
 
+impl RetryOn {
+    /// Where no conditions are written: `connect-failure,refused-stream,unavailable,cancelled`.
+    pub fn of_istio() -> Self {
+        Self {
+            connect_failure: true,
+            refused_stream: true,
+            grpc: vec![GRPC_CANCELLED, GRPC_UNAVAILABLE],
+            ..Self::default()
+        }
+    }
+}
+
+/// `grpc-status` of a call that was cancelled.
+pub const GRPC_CANCELLED: u8 = 1;
+/// And of a service that is not there.
+pub const GRPC_UNAVAILABLE: u8 = 14;
+
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
@@ -52,6 +73,28 @@ pub enum Failed {
 }
 
 impl Retries {
+    /// Istio's without `retryOn` (ISTIO 11).
+    pub const DEFAULT_ATTEMPTS: u32 = 2;
+    /// Envoy's base.
+    pub const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
+
+    /// What Istio has where nothing is said.
+    pub fn built_in() -> Self {
+        Self {
+            attempts: Self::DEFAULT_ATTEMPTS,
+            per_try: None,
+            on: RetryOn::of_istio(),
+            backoff: Self::DEFAULT_BACKOFF,
+            avoids_previous: true,
+            is_built_in: true,
+        }
+    }
+
+    /// `attempts: 0`: nothing is sent again, whatever the default.
+    pub fn never() -> Self {
+        Self { attempts: 0, is_built_in: false, ..Self::built_in() }
+    }
+
     /// Whether an attempt that failed so is repeated. A request that may have been carried out is repeated only if doing it twice is as
     /// doing it once.
     pub fn after(&self, failed: Failed, is_idempotent: bool) -> bool {
@@ -95,7 +138,7 @@ mod tests {
     use super::*;
 
     fn on(on: RetryOn) -> Retries {
-        Retries { attempts: 2, per_try: None, on, backoff: Duration::from_millis(25) }
+        Retries { on, ..Retries::built_in() }
     }
 
     #[test]

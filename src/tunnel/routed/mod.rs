@@ -7,7 +7,7 @@ mod mirror;
 
 use std::borrow::Cow;
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -22,12 +22,13 @@ use super::http::{HttpPlan, Pinned, Way, tally};
 use super::over_http2::wants_http2;
 use super::patience::Patience;
 use crate::account::AccessRecord;
+use crate::account::usage::{Resource, overflowed};
 use crate::dial::PoolKey;
 use crate::flow::{ErrorType, Failure, Target};
 use crate::http1::{BodyLength, RequestHead, ResponseHead};
 use crate::route::http::actions::Actions;
 use crate::route::http::changes::Changes;
-use crate::route::http::retries::{Failed, is_idempotent};
+use crate::route::http::retries::{Failed, Retries, is_idempotent};
 
 use kept::Kept;
 
@@ -71,10 +72,12 @@ pub(super) enum Client<D: Downstream> {
 }
 
 impl Routed<'_> {
-    /// Sends the request as the route wants it, as often as the route allows, and the answer to the client.
+    /// Sends the request as the route wants it, as often as the route allows, and the answer to the client. `failed`: the first
+    /// attempt was made already, and there was no connection.
     pub(super) async fn exchange<D: Downstream>(
         self,
         down: D,
+        failed: Option<Failure>,
         patience: &mut Patience,
         pinned: &mut Option<Pinned>,
         record: &mut AccessRecord,
@@ -93,9 +96,15 @@ impl Routed<'_> {
         }
         let mut hands = Hands { patience, pinned, record };
         let began = Instant::now();
-        let keeps = actions.retries.is_some() || !mirrors.is_empty();
-        let attempts = actions.retries.as_ref().map_or(0, |retries| retries.attempts);
+        let retries = self.retries();
+        let keeps = retries.is_some() || !mirrors.is_empty();
+        let attempts = retries.map_or(0, |retries| retries.attempts);
         let mut repeated = 0;
+        let mut failed = failed.map(trouble_of);
+        let mut avoid = Vec::new();
+        // From the first repetition to the end of the request it holds one of the retries that its cluster may have.
+        let turn = OnceLock::new();
+        let may_go_on = || turn.get_or_init(|| proxy.dialer.hold(way.cluster, Resource::Retries)).is_ok();
         loop {
             let complete = if has_body { client.complete_since() } else { Some(began) };
             let left = actions
@@ -105,12 +114,25 @@ impl Routed<'_> {
                 return Err(ExchangeError::Failed(self.too_late()));
             }
             let is_last = repeated >= attempts;
-            let within = Within { left, per_try: actions.retries.as_ref().and_then(|retries| retries.per_try) };
-            let attempt = self.attempt(&mut client, &way, &outbound, keeps, is_last, within, &mut hands);
-            let trouble = match attempt.await {
+            let within = Within { left, per_try: retries.and_then(|retries| retries.per_try) };
+            let way = Way { avoid: &avoid, ..way };
+            let attempt = async {
+                match failed.take() {
+                    Some(trouble) => Err(trouble),
+                    None => {
+                        let wants = |answer: &ResponseHead| is_last || !self.is_unwanted(answer) || !may_go_on();
+                        self.attempt(&mut client, &way, &outbound, keeps, &wants, within, &mut hands).await
+                    }
+                }
+            };
+            let attempted = Box::pin(attempt).await;
+            let trouble = match attempted {
                 Ok(exchanged) => {
-                    if is_last && attempts > 0 && self.is_unwanted(&exchanged.head) {
-                        hands.record.retries_used_up();
+                    if attempts > 0 && self.is_unwanted(&exchanged.head) {
+                        match is_last {
+                            true => hands.record.retries_used_up(),
+                            false => overflowed(Resource::Retries), // it was to be asked for again, and must not be
+                        }
                     }
                     if let Client::Parted(body, _) = &client
                         && let Some(body) = body.whole()
@@ -121,14 +143,23 @@ impl Routed<'_> {
                 }
                 Err(trouble) => trouble,
             };
-            let Some(retries) = actions.retries.as_ref().filter(|_| self.may_repeat(&trouble, &client)) else {
+            let Some(retries) = retries.filter(|_| self.may_repeat(&trouble, &client)) else {
                 return Err(self.told(trouble));
             };
             if is_last {
-                hands.record.retries_used_up();
+                if !retries.is_built_in {
+                    hands.record.retries_used_up();
+                }
+                return Err(self.told(trouble));
+            }
+            if !may_go_on() {
+                overflowed(Resource::Retries);
                 return Err(self.told(trouble));
             }
             repeated += 1;
+            if retries.avoids_previous {
+                avoid.extend(hands.record.trace_mut().upstream);
+            }
             let pause = retries.pause(repeated, |below| fastrand::u64(..below));
             let pause = left.map_or(pause, |left| pause.min(left));
             let waiting = hands.patience.within(pause.max(MOMENT), client.gone());
@@ -146,7 +177,7 @@ impl Routed<'_> {
         way: &Way<'_>,
         outbound: &Outbound<'_>,
         keeps: bool,
-        is_last: bool,
+        wants: &(dyn Fn(&ResponseHead) -> bool + Sync),
         within: Within,
         hands: &mut Hands<'_>,
     ) -> Result<Exchanged, Trouble> {
@@ -158,9 +189,10 @@ impl Routed<'_> {
         let over_http2 =
             wants_http2(way, head) && proxy.goes_in_http2(way, plan, head, hands.record).await.map_err(trouble_of)?;
         let mut again = over_http2; // once, where the upstream did nothing with it
-        let mut idle = own.map(|pinned| pinned.upstream).or_else(|| if over_http2 { None } else { proxy.idle(&key) });
+        let mut idle =
+            own.map(|pinned| pinned.upstream).or_else(|| if over_http2 { None } else { proxy.idle(&key, way.avoid) });
         let base = proxy.exchange_limits(plan);
-        let unwanted = |answer: &ResponseHead| !is_last && self.is_unwanted(answer);
+        let unwanted = |answer: &ResponseHead| !wants(answer);
         loop {
             let carrier = match idle.take() {
                 Some(upstream) => {
@@ -178,7 +210,7 @@ impl Routed<'_> {
                 outbound,
                 keep_alive: self.keep_alive,
                 limits: &limits,
-                unwanted: self.actions.retries.is_some().then_some(&unwanted),
+                unwanted: self.retries().is_some().then_some(&unwanted),
             };
             let result = client.ask(carrier, &asking, keeps || over_http2, hands.patience).await;
             if let Some(host) = host {
@@ -251,15 +283,21 @@ impl Routed<'_> {
         Ok(Carrier::Connection(Upstream { dialed, buf: BytesMut::new() }))
     }
 
+    /// What the route says of retries, else the cluster.
+    fn retries(&self) -> Option<&Retries> {
+        self.actions.retries.as_ref().or(self.plan.route.cluster.retries.as_deref())
+    }
+
     fn is_unwanted(&self, answer: &ResponseHead) -> bool {
-        let retries = self.actions.retries.as_ref();
-        retries.is_some_and(|retries| retries.after_answer(answer.status(), |name| answer.field(name)))
+        self.retries().is_some_and(|retries| retries.after_answer(answer.status(), |name| answer.field(name)))
     }
 
     fn may_repeat<D: Downstream>(&self, trouble: &Trouble, client: &Client<D>) -> bool {
-        let Some(retries) = &self.actions.retries else { return false };
+        let Some(retries) = self.retries() else { return false };
         let twice_is_once = is_idempotent(self.head.method());
         let wants = match trouble {
+            // The client has waited as long as the rule has it wait; only who asks for more gets it.
+            Trouble::Connect(failure) if retries.is_built_in && failure.error == ErrorType::ConnectionTimeout => false,
             Trouble::Connect(_) => retries.after(Failed::Connect, twice_is_once),
             Trouble::Refused => retries.after(Failed::RefusedStream, twice_is_once),
             Trouble::Reset(_) => retries.after(Failed::Reset, twice_is_once),

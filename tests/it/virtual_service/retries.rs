@@ -203,3 +203,135 @@ fn a_mirror_that_hangs_or_is_not_there_is_nobody_s_business() {
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed()); // below the time that a copy may take
     assert_eq!(seen.count(), 300);
 }
+
+/// A DestinationRule of `a.example`.
+fn rule(policy: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: a }}\nspec:\n  host: a.example\n  trafficPolicy: {{ {policy} }}\n"
+    )
+}
+
+fn told(world: &World, path: &str) -> String {
+    String::from_utf8(client::get_from(world.egret.admin(), path).body).unwrap()
+}
+
+#[test]
+fn no_more_requests_are_sent_again_at_once_than_the_cluster_may_have() {
+    for policy in ["connectionPool: { http: { maxRetries: 1 } }", "retryBudget: { percent: 0, minRetryConcurrency: 1 }"]
+    {
+        let holds = Arc::new(AtomicUsize::new(0));
+        let held = holds.clone();
+        // The first retry stays; who fails meanwhile is answered with what it has.
+        let (a, seen) = origin(move |n| {
+            if n == 2 {
+                held.store(1, Ordering::SeqCst);
+                eventually("the other one was answered", || held.load(Ordering::SeqCst) == 2);
+                return Some(FROM_A);
+            }
+            Some(BUSY)
+        });
+        let routes = retrying("attempts: 1, retryOn: '503', backoff: 1ms");
+        let world = World::with(a, Origin::http(FROM_B), &rule(policy), &routes);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| client::get(world.egret.proxy(), "http://a.example/"));
+            eventually("it is sent again", || holds.load(Ordering::SeqCst) == 1);
+            let second = client::get(world.egret.proxy(), "http://a.example/");
+            assert_eq!((second.status, &second.body[..]), (503, &b"busy"[..]), "{policy}");
+            holds.store(2, Ordering::SeqCst);
+            assert_eq!(first.join().unwrap().status, 200);
+        });
+        assert_eq!(seen.count(), 3);
+        assert!(told(&world, "/metrics").contains("egret_cluster_overflows_total{bound=\"max_retries\"} 1\n"));
+        // And there is room again.
+        assert_eq!((client::get(world.egret.proxy(), "http://a.example/").status, seen.count()), (503, 5));
+    }
+}
+
+#[test]
+fn a_retry_goes_to_an_endpoint_that_did_not_fail() {
+    let (busy, seen) = origin(|_| Some(BUSY));
+    let good = Origin::http(FROM_B);
+    let entry = |ports: [u16; 2]| {
+        let [one, other] = ports;
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: two }}\nspec:\n  hosts: [two.example]\n  resolution: STATIC\n  endpoints: [{{ address: 127.0.0.1, ports: {{ http: {one} }} }}, {{ address: 127.0.0.1, ports: {{ http: {other} }} }}]\n  ports: [{{ number: 80, name: http, protocol: HTTP }}]\n"
+        )
+    };
+    let entry = entry([busy.address.port(), good.address.port()]);
+    let routes = format!("http:\n- retries: {{ attempts: 1, retryOn: '503', backoff: 1ms }}\n  {}", to("two"));
+    let world = World::with(Origin::http(FROM_A), Origin::http(FROM_B), &entry, &routes);
+    for n in 0..30 {
+        assert_eq!(client::get(world.egret.proxy(), "http://a.example/").status, 200, "{n}");
+    }
+    assert!(seen.count() > 0, "half of them begin there");
+    drop(good);
+}
+
+#[test]
+fn connections_that_fail_are_tried_again_where_nobody_says_anything_and_the_outcome_stays() {
+    let [dead] = crate::support::peer::free_ports();
+    let entry = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: dead }}\nspec:\n  hosts: [dead.example]\n  resolution: DNS\n  ports: [{{ number: 80, name: http, protocol: HTTP, targetPort: {dead} }}]\n"
+    );
+    for (mesh, fails, flags) in [
+        ("", 3, "UF"),
+        ("defaultHttpRetryPolicy: { attempts: 0 }", 1, "UF"),
+        ("defaultHttpRetryPolicy: { attempts: 1, retryOn: connect-failure }", 2, "UF,URX"),
+    ] {
+        let folder = Folder::new();
+        let egret = Setup { mesh, rules: &entry, hosts: &["dead.example"], ..Setup::default() }.start(&folder);
+        for method in ["GET", "POST"] {
+            let answer = client::ask(&mut client::dial(egret.proxy()), method, "http://dead.example/");
+            assert_eq!(answer.status, 502, "{mesh}");
+        }
+        egret.record("GET").shows(&[("response_flags", flags), ("reason", "connection_refused")]);
+        let told = String::from_utf8(client::get_from(egret.admin(), "/clusters").body).unwrap();
+        let line = format!("outbound|80||dead.example::127.0.0.1:{dead}::cx_connect_fail::{}\n", 2 * fails);
+        assert!(told.contains(&line), "{mesh}: {line}{told}");
+        // What no rule knows is never sent again.
+        let url = format!("http://127.0.0.1:{dead}/");
+        assert_eq!(client::get(egret.proxy(), &url).status, 502);
+        let told = String::from_utf8(client::get_from(egret.admin(), "/clusters").body).unwrap();
+        assert!(told.contains(&format!("PassthroughCluster::127.0.0.1:{dead}::cx_connect_fail::1\n")), "{told}");
+    }
+}
+
+#[test]
+fn the_mesh_says_what_is_asked_for_again_unless_a_route_does() {
+    for (route, count) in
+        [("", 3), ("retries: { attempts: 0 }\n  ", 1), ("retries: { attempts: 1, retryOn: '503' }\n  ", 2)]
+    {
+        let (a, seen) = origin(|_| Some(BUSY));
+        let folder = Folder::new();
+        let rules = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: a }}\nspec:\n  hosts: [a.example]\n  resolution: DNS\n  ports: [{{ number: 80, name: http, protocol: HTTP, targetPort: {} }}]\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: a }}\nspec:\n  hosts: [a.example]\n  http:\n  - {route}{}\n",
+            a.address.port(),
+            to("a"),
+        );
+        let rules = rules.replace("\n  route:", "\n    route:");
+        let mesh = "defaultHttpRetryPolicy: { attempts: 2, retryOn: gateway-error, backoff: 1ms }";
+        let egret = Setup { mesh, rules: &rules, hosts: &["a.example"], ..Setup::default() }.start(&folder);
+        assert_eq!(client::get(egret.proxy(), "http://a.example/").status, 503);
+        assert_eq!(seen.count(), count, "{route}");
+        egret.record("GET").shows(&[("response_flags", if count > 1 { "URX" } else { "-" })]);
+    }
+}
+
+#[test]
+fn an_answer_cut_by_the_timeout_is_logged_as_such_and_does_not_look_complete() {
+    for answer in ["Content-Length: 100\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", "\r\nhalf"] {
+        let a = Origin::new(move |mut stream| {
+            read_head(&mut stream);
+            stream.write_all(format!("HTTP/1.1 200 OK\r\n{answer}").as_bytes()).unwrap();
+            let _ = stream.read(&mut [0]); // until it is given up
+        });
+        let world = world(a, &format!("http:\n- timeout: 300ms\n  {}", to("a")));
+        let ran = world.curl(&["http://a.example/"]);
+        assert_eq!((ran.stdout.as_str(), ran.code == Some(0)), ("half", false), "{ran:?}");
+        world.egret.record("GET").shows(&[
+            ("response_flags", "UT"),
+            ("response_code", "200"),
+            ("reason", "answer_timeout"),
+        ]);
+    }
+}

@@ -22,7 +22,7 @@ use crate::stream::http2::Window;
 use crate::tunnel::answer::{Answering, Refusal, has_body};
 use crate::tunnel::body::Sink;
 use crate::tunnel::downstream::Reply;
-use crate::tunnel::exchange::{ExchangeError, Exchanged, Next};
+use crate::tunnel::exchange::{Broken, ExchangeError, Exchanged, Next};
 use crate::tunnel::http2::{Http2, Http2Body, Http2Reply};
 use crate::tunnel::patience::Patience;
 use crate::tunnel::routed::answer::{Before, OwnAnswer, before};
@@ -212,10 +212,10 @@ impl Exchange {
                 record.exchanged(head.status(), received, sent, upstream_time);
                 match next {
                     Next::KeepAlive(_) | Next::Close(_) => record.finish(Outcome::Complete),
-                    Next::Abort(why) => {
+                    Next::Abort(Broken { why, ending }) => {
                         reply.reset(Reason::INTERNAL_ERROR);
                         record.broke_off(&why);
-                        record.finish(Outcome::Ended(Ending::UpstreamReset));
+                        record.finish(Outcome::Ended(ending));
                     }
                     Next::Switched(upstream) => {
                         let mut dialed = upstream.dialed;

@@ -167,6 +167,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             requests_per_connection_max: 0,
             http: UpstreamHttp::default(),
             pool: None,
+            retries: None,
             proxy_protocol: None,
         }
     }
@@ -315,6 +316,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             requests_per_connection_max: pool.requests_per_connection_max,
             http: upstream_http(declared.protocol, &pool, self.settings),
             pool: rule.and_then(|rule| connection_pool(rule, subset, &settings)).map(Arc::new),
+            retries: self.settings.mesh.retries.clone(),
             proxy_protocol: rule.and_then(|rule| rule.proxy_protocol(subset)),
         }
     }
@@ -345,6 +347,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             requests_per_connection_max: 0,
             http: UpstreamHttp::default(),
             pool: None,
+            retries: None,
             proxy_protocol: None,
         }
     }

@@ -13,6 +13,7 @@ use crate::config::source::Span;
 use crate::flow::Workload;
 use crate::route::cluster::{Origination, Sni};
 use crate::route::http::actions::{Authority, Mirror};
+use crate::route::http::retries::Retries;
 use crate::route::http::{self, Actions, HttpTo, Routes, Split, Subnets};
 use crate::route::{Cluster, Protocol};
 
@@ -164,7 +165,10 @@ impl Port<'_> {
             request: changes(|headers| &headers.request),
             response: changes(|headers| &headers.response),
             timeout: said(|actions| actions.timeout.is_some()).timeout,
-            retries: said(|actions| actions.retries.is_some()).retries.clone().flatten(),
+            retries: {
+                let said = said(|actions| actions.retries.is_some()).retries.clone();
+                said.map(|retries| retries.unwrap_or_else(Retries::never))
+            },
             fault: said(|actions| actions.fault.is_some()).fault.clone(),
             cors: said(|actions| actions.cors.is_some()).cors.clone(),
             mirrors: mirrors.collect(),

@@ -348,13 +348,8 @@ fn rules_of_authorization_policies_have_a_code_a_message_and_a_passing_neighbour
             policy(json!({ "action": "DENY", "rules": [{}] })),
         ),
         (
-            policy(json!({ "action": "AUDIT", "rules": [{}] })),
-            "W001 spec.action: not supported, and ignored: AUDIT restricts nothing",
-            policy(json!({})),
-        ),
-        (
             policy(json!({ "action": "CUSTOM", "rules": [{}] })),
-            "E036 spec.action: not supported: nobody would be asked whether the flow may pass",
+            "E036 spec.action: CUSTOM asks an authorizer of the mesh, and none is asked here: what it refuses would pass (say it with ALLOW and DENY; until then this configuration does not come into force)",
             policy(json!({})),
         ),
     ]);

@@ -8,7 +8,7 @@ mod cors;
 mod fault;
 pub(super) mod headers;
 mod mirror;
-mod retries;
+pub(in crate::config) mod retries;
 mod rewrite;
 
 use std::time::Duration;

@@ -1,15 +1,13 @@
 //! `retries`.
 
-use std::time::Duration;
-
 use crate::config::diagnostic::{Code, Context};
 use crate::config::kinds::scalars::read_duration;
 use crate::config::read::Fields;
 use crate::config::yaml::Node;
-use crate::route::http::retries::{Retries, RetryOn};
+use crate::route::http::retries::{GRPC_CANCELLED, GRPC_UNAVAILABLE, Retries, RetryOn};
 
 /// `Some(None)`: no retries, whatever the default. Numbers and names of `retryOn` are Envoy's.
-pub(super) fn read(node: &Node, cx: &mut Context<'_>) -> Option<Option<Retries>> {
+pub(in crate::config) fn read(node: &Node, cx: &mut Context<'_>) -> Option<Option<Retries>> {
     let mut fields = Fields::of(node, cx)?;
     let attempts = match fields.get("attempts") {
         Some(node) => u32::try_from(node.whole(0..=i32::MAX as u64, cx)?).unwrap_or(u32::MAX),
@@ -21,13 +19,13 @@ pub(super) fn read(node: &Node, cx: &mut Context<'_>) -> Option<Option<Retries>>
     let backoff_node = fields.get("backoff");
     let backoff = backoff_node.and_then(|node| read_duration(node, cx));
     fields.ignored("retryRemoteLocalities", "there are no localities to prefer", cx);
-    fields.ignored("retryIgnorePreviousHosts", "the balancer does not remember earlier attempts", cx);
+    let avoids_previous = fields.boolean("retryIgnorePreviousHosts", cx).unwrap_or(true);
     fields.finish(cx);
     let on = match on_text {
         Some(text) => retry_on(text.value).map_err(|problem| {
             cx.report(Code::BadRetries, text.span, problem).found(text.value);
         }),
-        None => Ok(default_conditions()),
+        None => Ok(RetryOn::of_istio()),
     };
     if attempts == 0 {
         if per_try_node.is_some() || on_text.is_some() || backoff_node.is_some() {
@@ -39,17 +37,8 @@ pub(super) fn read(node: &Node, cx: &mut Context<'_>) -> Option<Option<Retries>>
         }
         return Some(None);
     }
-    Some(Some(Retries { attempts, per_try, on: on.ok()?, backoff: backoff.unwrap_or(BACKOFF) }))
-}
-
-/// Istio's default without `retryOn` (ISTIO 11).
-fn default_conditions() -> RetryOn {
-    RetryOn {
-        connect_failure: true,
-        refused_stream: true,
-        grpc: vec![GRPC_CANCELLED, GRPC_UNAVAILABLE],
-        ..RetryOn::default()
-    }
+    let backoff = backoff.unwrap_or(Retries::DEFAULT_BACKOFF);
+    Some(Some(Retries { attempts, per_try, on: on.ok()?, backoff, avoids_previous, is_built_in: false }))
 }
 
 fn retry_on(text: &str) -> Result<RetryOn, String> {
@@ -78,7 +67,3 @@ fn retry_on(text: &str) -> Result<RetryOn, String> {
     }
     Ok(on)
 }
-
-const GRPC_CANCELLED: u8 = 1;
-const GRPC_UNAVAILABLE: u8 = 14;
-const BACKOFF: Duration = Duration::from_millis(25); // Envoy's base
