@@ -253,8 +253,8 @@ mod tests {
     fn the_tasks_of_connections_are_small() {
         // They are moved when they are spawned, and a keep-alive client holds one: no array may live across a wait in them.
         // An attempt to connect holds the counters of its address, and its place within the bounds of its cluster; a request
-        // whose connection fails goes on elsewhere.
-        assert!(future_bytes(forward::serve) <= 5376, "{}", future_bytes(forward::serve));
-        assert!(future_bytes(sni::serve) <= 2688, "{}", future_bytes(sni::serve));
+        // whose connection fails goes on elsewhere, and what the choice of an endpoint depends on goes along.
+        assert!(future_bytes(forward::serve) <= 5440, "{}", future_bytes(forward::serve));
+        assert!(future_bytes(sni::serve) <= 2880, "{}", future_bytes(sni::serve));
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -119,6 +119,7 @@ struct Metrics {
     bytes_received: Counter,
     bytes_sent: Counter,
     dial_failures: [Counter; ErrorType::ALL.len()],
+    ejections: Mutex<Ejections>,
     dns_queries: [Counter; DNS_RESULTS.len()],
     dns_cache_hits: Counter,
     pool_hits: Counter,
@@ -160,6 +161,7 @@ static METRICS: Metrics = Metrics {
     bytes_received: Counter::new(),
     bytes_sent: Counter::new(),
     dial_failures: [const { Counter::new() }; ErrorType::ALL.len()],
+    ejections: Mutex::new(Ejections { by_cause: Vec::new(), until: Vec::new() }),
     dns_queries: [const { Counter::new() }; DNS_RESULTS.len()],
     dns_cache_hits: Counter::new(),
     pool_hits: Counter::new(),
@@ -172,6 +174,13 @@ static METRICS: Metrics = Metrics {
     config_generation: Gauge::new(),
     config_loaded_at: Gauge::new(),
 };
+
+/// Endpoints that were left out because they failed: how often why, and until when those that still are.
+#[derive(Debug)]
+struct Ejections {
+    by_cause: Vec<(&'static str, u64)>,
+    until: Vec<Instant>,
+}
 
 /// On a cache line of its own: workers that count different things do not wait for each other.
 #[derive(Debug)]
@@ -362,6 +371,18 @@ pub fn dial_failed(error: ErrorType) {
     METRICS.dial_failures[error as usize].add(1);
 }
 
+/// An endpoint failed too often, for this cause, and is left out for so long.
+pub fn endpoint_ejected(cause: &'static str, time: Duration) {
+    let mut ejections = METRICS.ejections.lock().unwrap_or_else(PoisonError::into_inner);
+    match ejections.by_cause.iter_mut().find(|(known, _)| *known == cause) {
+        Some((_, count)) => *count += 1,
+        None => ejections.by_cause.push((cause, 1)),
+    }
+    let now = Instant::now();
+    ejections.until.retain(|until| *until > now);
+    ejections.until.extend(now.checked_add(time));
+}
+
 /// A query left for a DNS server, and ended so.
 pub fn dns_query(result: DnsResult) {
     METRICS.dns_queries[result as usize].add(1);
@@ -524,6 +545,10 @@ impl Collector for &'static Metrics {
             .iter()
             .map(|error| ([("reason", error.row().reason)], self.dial_failures[*error as usize].value()));
         out.family("dial_failures", "Upstream connections that could not be made", seen(failures))?;
+        let (ejections, ejected) = self.ejections();
+        let ejections = ejections.iter().map(|(cause, count)| ([("cause", *cause)], *count));
+        out.family("endpoint_ejections", "Endpoints left out because they failed (outlierDetection)", ejections)?;
+        out.level("endpoints_ejected", "Endpoints left out now", ejected)?;
         let queries =
             DNS_RESULTS.iter().map(|(result, name)| ([("result", *name)], self.dns_queries[*result as usize].value()));
         out.family("dns_queries", "Queries to DNS servers", queries)?;
@@ -547,6 +572,13 @@ impl Collector for &'static Metrics {
 }
 
 impl Metrics {
+    fn ejections(&self) -> (Vec<(&'static str, u64)>, i64) {
+        let ejections = self.ejections.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let active = ejections.until.iter().filter(|until| **until > now).count();
+        (ejections.by_cause.clone(), i64::try_from(active).unwrap_or(i64::MAX))
+    }
+
     fn flow_rows(&self) -> impl Iterator<Item = ([(&'static str, &'static str); 2], u64)> {
         let rows = KIND_NAMES.iter().zip(&self.flows).flat_map(|(kind, ends)| {
             (0..ENDS).map(move |index| ([("kind", *kind), ("reason", end_name(index))], ends[index].value()))
@@ -574,8 +606,11 @@ impl Exposition<'_, '_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) -> fmt::Result {
-        let gauge = ConstGauge::new(gauge.value());
-        gauge.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+        self.level(name, help, gauge.value())
+    }
+
+    fn level(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 
     fn certificates(&mut self, certificates: &[Certificate]) -> fmt::Result {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::account::hosts::{ClusterHosts, HostCounts};
 use crate::account::parents::{self, Probed};
 use crate::account::usage::{Resource, Usage};
 use crate::flow::Host;
+use crate::route::balancing::locality::Place;
 use crate::route::cluster::EndpointAddress;
 use crate::route::{Cluster, Discovery};
 use crate::tunnel::Proxy;
@@ -44,17 +46,28 @@ impl Wanted {
 /// One cluster: in the rules, or dialled by flows of earlier ones that are still open.
 #[derive(Default)]
 struct Shown {
-    /// Addresses that the rules spell, with their weight.
-    spelled: BTreeMap<SocketAddr, u32>,
+    /// Addresses that the rules spell.
+    spelled: BTreeMap<SocketAddr, Spelled>,
     hosts: Option<Arc<ClusterHosts>>,
     /// What flows may hold of it at once; `None`: it is in the rules no more.
     bounds: Option<[u64; Resource::ALL.len()]>,
+    /// Endpoints that fail are left out (`outlierDetection`).
+    is_watched: bool,
+}
+
+#[derive(Clone)]
+struct Spelled {
+    weight: u32,
+    /// Where distance counts.
+    place: Option<Place>,
 }
 
 struct Line {
     peer: SocketAddr,
     host: Arc<HostCounts>,
-    weight: u32,
+    spelled: Spelled,
+    /// `None`: nobody watches it.
+    is_ejected: Option<bool>,
 }
 
 fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
@@ -70,10 +83,13 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
         }
         let shown = all.entry(cluster.name.clone()).or_default();
         shown.bounds = Some(bounds(cluster));
+        shown.is_watched |= cluster.outliers().is_some();
         if let Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } = &cluster.discovery {
-            for endpoint in endpoints {
+            let localities = cluster.standing.as_ref().and_then(|standing| standing.localities.as_ref());
+            for (index, endpoint) in endpoints.iter().enumerate() {
                 if let EndpointAddress::Host(Host::Ip(ip), port) = endpoint.at {
-                    shown.spelled.insert(SocketAddr::new(ip, port), endpoint.weight);
+                    let place = localities.and_then(|localities| localities.places.get(index)).cloned();
+                    shown.spelled.insert(SocketAddr::new(ip, port), Spelled { weight: endpoint.weight, place });
                 }
             }
         }
@@ -91,14 +107,18 @@ fn bounds(cluster: &Cluster) -> [u64; Resource::ALL.len()] {
 }
 
 impl Shown {
-    fn lines(&self) -> Vec<Line> {
+    fn lines(&self, left_out: impl Fn(SocketAddr) -> Option<Duration>) -> Vec<Line> {
         let seen = self.hosts.as_ref().map(|hosts| hosts.list()).unwrap_or_default();
-        let weight = |peer: &SocketAddr| self.spelled.get(peer).copied().unwrap_or(1);
-        let mut lines: Vec<Line> =
-            seen.into_iter().map(|(peer, host)| Line { peer, weight: weight(&peer), host }).collect();
-        for (peer, weight) in &self.spelled {
+        let line = |(peer, host): (SocketAddr, Arc<HostCounts>)| Line {
+            peer,
+            host,
+            spelled: self.spelled.get(&peer).cloned().unwrap_or(Spelled { weight: 1, place: None }),
+            is_ejected: self.is_watched.then(|| left_out(peer).is_some()),
+        };
+        let mut lines: Vec<Line> = seen.into_iter().map(line).collect();
+        for peer in self.spelled.keys() {
             if !lines.iter().any(|line| line.peer == *peer) {
-                lines.push(Line { peer: *peer, weight: *weight, host: Arc::default() });
+                lines.push(line((*peer, Arc::default())));
             }
         }
         lines.sort_unstable_by_key(|line| line.peer);
@@ -106,28 +126,39 @@ impl Shown {
     }
 }
 
-/// Envoy's text: `cluster::address::name::value`, with its health where that is probed. What Envoy says of things that are not carried out
-/// here (outliers, localities) is left out: a constant would be taken for an observation.
+/// Envoy's text: `cluster::address::name::value`. What Envoy says of things that are not carried out for a cluster (health that nobody
+/// watches or probes, places where distance does not count) is left out: a constant would be taken for an observation.
 pub(super) fn text(proxy: &Proxy, wanted: &Wanted) -> String {
     let mut out = String::new();
     for (name, shown) in shown(proxy, wanted).iter().take(wanted.limit) {
-        let name = printable(name);
+        let shown_name = printable(name);
         let mut line = |of: &str, key: &str, value: &dyn std::fmt::Display| {
-            writeln!(out, "{name}::{of}{key}::{value}").expect("a String takes everything");
+            writeln!(out, "{shown_name}::{of}{key}::{value}").expect("a String takes everything");
         };
-        line("", "observability_name", &name);
+        line("", "observability_name", &shown_name);
         for (resource, max) in Resource::ALL.iter().zip(shown.bounds.iter().flatten()) {
             line("default_priority::", resource.name(), max);
         }
-        for Line { peer, host, weight } in shown.lines() {
+        for Line { peer, host, spelled, is_ejected } in shown.lines(proxy.dialer.left_out(name)) {
             let of = format!("{peer}::");
             for (key, value) in host.values() {
                 line(&of, key, &value);
             }
             line(&of, "hostname", &printable(&host.hostname));
-            line(&of, "weight", &weight);
-            if let Some(probed) = probed(&name, peer, &host.hostname) {
-                line(&of, "health_flags", &if probed.is_down() { "/failed_active_hc" } else { "healthy" });
+            let is_down = probed(name, peer, &host.hostname).map(|probed| probed.is_down());
+            if is_down.is_some() || is_ejected.is_some() {
+                let flags = [(is_down, "/failed_active_hc"), (is_ejected, "/failed_outlier_check")];
+                let flags: String =
+                    flags.into_iter().filter(|(is, _)| *is == Some(true)).map(|(_, flag)| flag).collect();
+                line(&of, "health_flags", &if flags.is_empty() { "healthy" } else { &flags });
+            }
+            line(&of, "weight", &spelled.weight);
+            if let Some(place) = &spelled.place {
+                let mut parts = place.locality.split('/');
+                for key in ["region", "zone", "sub_zone"] {
+                    line(&of, key, &printable(parts.next().unwrap_or_default()));
+                }
+                line(&of, "priority", &place.priority);
             }
         }
     }
@@ -148,20 +179,30 @@ fn probed(cluster: &str, peer: SocketAddr, hostname: &str) -> Option<Arc<Probed>
 pub(super) fn json(proxy: &Proxy, wanted: &Wanted) -> Value {
     let all = shown(proxy, wanted);
     let statuses = all.iter().take(wanted.limit).map(|(name, shown)| {
-        let hosts = shown.lines().into_iter().map(|Line { peer, host, weight }| {
+        let lines = shown.lines(proxy.dialer.left_out(name)).into_iter();
+        let hosts = lines.map(|Line { peer, host, spelled, is_ejected }| {
             let stats = host.values().map(|(name, value)| {
                 let kind = if name.ends_with("_active") { "GAUGE" } else { "COUNTER" };
                 json!({ "name": name, "value": value.to_string(), "type": kind })
             });
-            json!({
+            let mut status = json!({
                 "address": { "socket_address": { "address": peer.ip(), "port_value": peer.port() } },
                 "stats": stats,
-                "weight": weight,
+                "weight": spelled.weight,
                 "hostname": &*host.hostname,
                 "health_status": probed(name, peer, &host.hostname).map(|probed| {
                     json!({ "failed_active_health_check": probed.is_down(), "reason": probed.reason() })
                 }),
-            })
+            });
+            if let Some(is_ejected) = is_ejected {
+                status["health_status"]["failed_outlier_check"] = is_ejected.into();
+            }
+            if let Some(place) = &spelled.place {
+                let parts = ["region", "zone", "sub_zone"].into_iter().zip(place.locality.split('/'));
+                status["locality"] = parts.map(|(name, part)| (name.to_owned(), Value::from(part))).collect();
+                status["priority"] = place.priority.into();
+            }
+            status
         });
         json!({ "name": name, "host_statuses": hosts.collect::<Vec<_>>() })
     });

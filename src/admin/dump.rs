@@ -204,6 +204,7 @@ fn describe(cluster: &Cluster) -> Value {
         "straight": cluster.straight.as_ref().map(|rule| json!({ "by": rule.resource, "at": place(rule) })),
         "tls": tls,
         "balancing": cluster.balancing.as_str(),
+        "outlier_detection": cluster.outliers().is_some(),
         "source": cluster.source,
         "connect_timeout_s": seconds(cluster.connect_timeout),
         "idle_timeout_s": cluster.idle_timeout.map(seconds),

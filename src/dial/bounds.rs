@@ -1,12 +1,11 @@
 //! Bounds of clusters (`connectionPool`): what is held, keyed by the cluster's name, so that it survives snapshots.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use foldhash::HashMap;
 
-use super::{DialError, Dialed, Dialer, PoolKey};
+use super::{DialError, Dialed, Dialer, PickBy, PoolKey};
 use crate::account::usage::{Held, Resource, Usage};
 use crate::route::Cluster;
 use crate::route::connection_pool::ConnectionPool;
@@ -59,8 +58,8 @@ impl Dialer {
     }
 
     /// An idle connection for a request that found none at first.
-    pub fn become_idle(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Dialed> {
-        self.pool.checkout(key, avoid)
+    pub fn become_idle(&self, key: &PoolKey, by: &PickBy<'_>) -> Option<Dialed> {
+        self.checkout_chosen(key, by)
     }
 }
 

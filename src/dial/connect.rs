@@ -415,7 +415,7 @@ mod tests {
         let parent = Parent::saying("HTTP/1.1 200 OK\r\n\r\n").await;
         let cluster = Arc::new(Cluster { via: Via::Connect(Arc::new(parent.hop())), ..cluster() });
         let (target, mut trace) = (target("api.example:443"), DialTrace::default());
-        let passed = Asker { received_via: Some("1.1 one, 1.0 two"), client: None, avoid: &[] };
+        let passed = Asker { received_via: Some("1.1 one, 1.0 two"), ..Asker::default() };
         assert!(dialer().dial_for(&cluster, &target, passed, soon(), &mut trace).await.is_ok());
         assert!(parent.request().contains("\r\nVia: 1.1 one, 1.0 two, 1.1 egret-test\r\n"));
         let silent = Dialer::new(DialSettings { via: None, ..settings() }).unwrap();

@@ -34,6 +34,14 @@ pub enum DialError {
     /// The cluster has no endpoint.
     #[error("cluster {0} has no endpoint")]
     NoEndpoint(Arc<str>),
+    /// Every endpoint failed of late and is left out (`outlierDetection`).
+    #[error("every endpoint of cluster {cluster} is left out by outlierDetection, the first for another {left:.1?}")]
+    Ejected {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// Until the first of them is used again.
+        left: Duration,
+    },
     /// A rule refers to something that does not exist or cannot be used.
     #[error("{0}")]
     Configuration(Arc<str>),
@@ -135,7 +143,7 @@ impl DialError {
             Self::Resolve { source, .. } => source.error_type(),
             Self::Prohibited(_) => ErrorType::IpProhibited,
             Self::Loop(_) => ErrorType::LoopDetected,
-            Self::NoEndpoint(_) => ErrorType::Unavailable,
+            Self::NoEndpoint(_) | Self::Ejected { .. } => ErrorType::Unavailable,
             Self::Configuration(_) => ErrorType::Configuration,
             Self::Credential(_) => ErrorType::Credential,
             Self::Overloaded { .. } | Self::Overflow { .. } => ErrorType::Overloaded,
@@ -178,7 +186,7 @@ impl DialError {
         match self {
             Self::Connect { .. } | Self::Timeout { .. } | Self::Resolve { .. } | Self::Tls { .. } => true,
             Self::Hop { source, .. } => source.is_of_one_endpoint(),
-            Self::Prohibited(_) | Self::Loop(_) => true,
+            Self::Prohibited(_) | Self::Loop(_) | Self::Ejected { .. } => true,
             Self::NoEndpoint(_)
             | Self::Configuration(_)
             | Self::Credential(_)
@@ -208,7 +216,7 @@ impl DialError {
             Self::Timeout { .. } => 3,
             Self::Connect { .. } => 2,
             Self::Hop { source, .. } => source.weight(),
-            Self::Prohibited(_) => 1,
+            Self::Prohibited(_) | Self::Ejected { .. } => 1,
             Self::Resolve { .. } | Self::NoEndpoint(_) => 0,
         }
     }
@@ -219,6 +227,7 @@ impl DialError {
             Self::Prohibited(prohibited) => format!("{target} may not be reached: its address is {}", prohibited.class),
             Self::Loop(_) => format!("{target} leads back to this proxy"),
             Self::NoEndpoint(_) => format!("no endpoint is known for {target}"),
+            Self::Ejected { .. } => format!("every endpoint of {target} failed of late, and none is tried for a while"),
             Self::Configuration(_) | Self::Credential(_) => format!("the rule for {target} cannot be carried out"),
             Self::Overloaded { what, max } => format!("the limit of {max} {what} is reached"),
             Self::Overflow { resource, field, max, rule, .. } => {

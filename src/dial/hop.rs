@@ -9,10 +9,10 @@ use tokio::time::timeout_at;
 
 use super::bounds::expiry;
 use super::connect::{self, Asking};
-use super::endpoints::Lease;
+use super::endpoints::{Lease, Nobody, PickBy};
 use super::origination::{originate, sni};
 use super::proxy_header;
-use super::reach::no_endpoint;
+use super::reach::nobody_of;
 use super::{DialError, Dialer, Reached, Way};
 use crate::account::usage::Resource;
 use crate::flow::{DialTrace, Host, Target};
@@ -86,7 +86,7 @@ impl Dialer {
         let asking = Asking { hop: &name, method: hop.method, via, received_via: None, head };
         let request = connect::request(hop, target, asking).map_err(|error| error.reason())?;
         let tunnel = Tunnel { asked: target, request: &request, asking, is_probe: true, cluster: &hop.cluster };
-        let way = Way { cluster: &hop.cluster, target, client: None, avoid: &[], deadline };
+        let way = Way { cluster: &hop.cluster, target, client: None, deadline, by: &PickBy::NOTHING };
         let endpoint = hop.cluster.endpoints().get(index);
         let asked = self.ask_parent(way, hop, endpoint, Some(tunnel), false, &mut DialTrace::default()).await;
         asked.map(drop).map_err(|error| error.reason().into())
@@ -111,8 +111,11 @@ impl Dialer {
         let (mut tried, mut failed) = (Vec::with_capacity(PARENTS_TRIED_MAX), None::<DialError>);
         while tried.len() < PARENTS_TRIED_MAX {
             let left_out: Vec<usize> = tried.iter().chain(&down).copied().collect();
-            let pick = |left_out: &[usize]| state.pick(way.cluster.balancing, endpoints, left_out);
-            let Some((index, lease)) = pick(&left_out).or_else(|| pick(&tried)) else { break };
+            let pick = |left_out: &[usize]| state.pick(way.cluster, endpoints, *way.by, left_out);
+            let (index, lease) = match pick(&left_out).or_else(|_| pick(&tried)) {
+                Ok(picked) => picked,
+                Err(nobody) => return Err(failed.unwrap_or_else(|| nobody_of(way.cluster, nobody))),
+            };
             tried.push(index);
             match self.ask_parent(way, hop, Some(&endpoints[index]), tunnel, http2, trace).await {
                 Ok(reached) => {
@@ -129,7 +132,7 @@ impl Dialer {
                 Err(error) => return Err(error),
             }
         }
-        Err(failed.unwrap_or_else(|| no_endpoint(way.cluster)))
+        Err(failed.unwrap_or_else(|| nobody_of(way.cluster, Nobody::Left)))
     }
 
     /// Asks one parent; `endpoint` where it has several.
@@ -210,8 +213,8 @@ impl Dialer {
         let (host, port, spelled, lease) = match &way.cluster.discovery {
             Discovery::Asked { port } => (&way.target.host, port.unwrap_or(way.target.port), false, Lease::default()),
             Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => {
-                let picked = self.endpoints.of(way.cluster).pick(way.cluster.balancing, endpoints, &[]);
-                let (index, lease) = picked.ok_or_else(|| no_endpoint(way.cluster))?;
+                let picked = self.endpoints.of(way.cluster).pick(way.cluster, endpoints, *way.by, &[]);
+                let (index, lease) = picked.map_err(|nobody| nobody_of(way.cluster, nobody))?;
                 match &endpoints[index].at {
                     EndpointAddress::Host(host, port) => (host, *port, true, lease),
                     EndpointAddress::Unix(path) => {

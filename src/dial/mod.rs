@@ -8,6 +8,7 @@ mod hop;
 mod hosts;
 mod http2;
 mod origination;
+mod outliers;
 mod own;
 mod parents;
 mod pool;
@@ -41,12 +42,13 @@ use crate::account::hosts::ClusterHosts;
 use crate::account::usage::Resource;
 use crate::account::{Count, metrics};
 use crate::flow::{DialTrace, Host, Limit, Name, Source, Target};
+use crate::route::balancing::outliers::Event;
 use crate::route::cluster::Authorization;
 use crate::route::{Cluster, Hop, Via};
 use crate::stream::Stream;
 use crate::stream::descriptors::{self, Shortage};
 
-pub use endpoints::Lease;
+pub use endpoints::{Chosen, Lease, PickBy, Witness};
 pub use error::DialError;
 pub use http2::{Http2Sent, Http2Upstream, is_refused};
 pub use own::OwnListeners;
@@ -99,15 +101,27 @@ impl Dialed {
 }
 
 /// For whom a connection is opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// Whom a PROXY header names; `None`: the connection is our own.
     pub client: Option<&'a Source>,
     /// `Via` of its request, which has passed proxies before: goes on to a parent, so that two proxies that are each other's parent
     /// find the loop.
     pub received_via: Option<&'a str>,
-    /// Addresses where the request failed before: others are taken while there are any.
-    pub avoid: &'a [SocketAddr],
+    /// What its endpoint depends on.
+    pub by: &'a PickBy<'a>,
+}
+
+impl Default for Asker<'_> {
+    fn default() -> Self {
+        Self { client: None, received_via: None, by: &PickBy::NOTHING }
+    }
+}
+
+impl<'a> Asker<'a> {
+    fn way(&self, cluster: &'a Arc<Cluster>, target: &'a Target, deadline: Instant) -> Way<'a> {
+        Way { cluster, target, client: self.client, deadline, by: self.by }
+    }
 }
 
 /// One flow on its way out.
@@ -116,8 +130,8 @@ struct Way<'a> {
     cluster: &'a Arc<Cluster>,
     target: &'a Target,
     client: Option<&'a Source>,
-    avoid: &'a [SocketAddr],
     deadline: Instant,
+    by: &'a PickBy<'a>,
 }
 
 /// A transport that stands.
@@ -219,7 +233,7 @@ impl Dialer {
         nothing_is_missing(cluster, trace)?;
         let held = self.hold(cluster, Resource::Connections)?;
         let _pending = self.enter()?;
-        let way = Way { cluster, target, client: asker.client, avoid: asker.avoid, deadline };
+        let way = asker.way(cluster, target, deadline);
         let mut reached = match &cluster.via {
             Via::Direct => self.reach(way, trace).await?,
             Via::Connect(hop) => Box::pin(self.through(way, hop, asker.received_via, trace)).await?,
@@ -235,6 +249,9 @@ impl Dialer {
                 Ok(stream) => stream,
                 Err(error) => {
                     lease.connect_failed();
+                    if error.is_of_one_endpoint() {
+                        self.note(cluster, &lease.witness(), Event::ConnectFailed);
+                    }
                     return Err(error);
                 }
             };
@@ -251,13 +268,13 @@ impl Dialer {
         &self,
         hop: &Hop,
         target: &Target,
-        client: Option<&Source>,
+        asker: Asker<'_>,
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Dialed, DialError> {
         nothing_is_missing(&hop.cluster, trace)?;
         let _pending = self.enter()?;
-        let way = Way { cluster: &hop.cluster, target, client, avoid: &[], deadline };
+        let way = asker.way(&hop.cluster, target, deadline);
         let Reached { stream, lease, .. } = Box::pin(self.reach_parent(way, hop, false, trace)).await?;
         Ok(Dialed::fresh(stream, lease, trace))
     }
@@ -311,19 +328,34 @@ impl Dialer {
     }
 
     /// The key under which a connection of this flow is kept.
-    pub fn pool_key(&self, cluster: &Arc<Cluster>, target: &Target, client: &Source) -> PoolKey {
-        PoolKey::new(cluster, target, Some(client))
+    pub fn pool_key(
+        &self,
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        client: &Source,
+        chosen: Option<Chosen>,
+    ) -> PoolKey {
+        PoolKey::new(cluster, target, Some(client), chosen)
     }
 
-    /// An idle connection that is still open and has no unread byte, the most recently used first, to none of `avoid`.
-    pub fn checkout(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Dialed> {
-        let idle = self.pool.checkout(key, avoid);
+    /// An idle connection that is still open and has no unread byte, the most recently used first; of those to the address that was
+    /// chosen, if one was, to none that is left out and to none that is avoided.
+    pub fn checkout(&self, key: &PoolKey, by: &PickBy<'_>) -> Option<Dialed> {
+        let idle = self.checkout_chosen(key, by);
         if idle.is_some() {
             metrics::pool_hit();
         } else {
             metrics::pool_miss();
         }
         idle
+    }
+
+    fn checkout_chosen(&self, key: &PoolKey, by: &PickBy<'_>) -> Option<Dialed> {
+        if by.chosen.is_none() && by.avoid.is_empty() && key.outliers().is_none() {
+            return self.pool.checkout(key, |_| true);
+        }
+        let leads_there = self.leads_there(key, by.chosen.copied());
+        self.pool.checkout(key, |peer| leads_there(peer) && !peer.is_some_and(|peer| by.avoid.contains(&peer)))
     }
 
     /// Keeps a connection for the next flow of this key; the oldest gives way when the pool is full.

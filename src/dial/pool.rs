@@ -14,10 +14,11 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop::unconstrained;
 
 use super::Dialed;
-use super::endpoints::ParkedLease;
+use super::endpoints::{Chosen, ParkedLease};
 use crate::account::metrics;
 use crate::account::usage::Usage;
 use crate::flow::{Limit, Source, Target};
+use crate::route::balancing::Outliers;
 use crate::route::cluster::{Origination, Sni};
 use crate::route::{Cluster, Discovery, Hop, Via};
 use crate::stream::Stream;
@@ -30,10 +31,12 @@ use crate::stream::Stream;
 #[derive(Clone, Debug)]
 pub struct PoolKey {
     hash: u64,
-    cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     target: Option<Target>,
     /// Whom the PROXY header of the connection names.
     client: Option<Box<SocketAddr>>,
+    /// Of a cluster that has several.
+    endpoint: Option<u32>,
 }
 
 /// The idle connections of a process.
@@ -82,15 +85,34 @@ const IDLE_TIME: Duration = Duration::from_secs(60); // below the 65 to 75 s aft
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 impl PoolKey {
-    pub(super) fn new(cluster: &Arc<Cluster>, target: &Target, client: Option<&Source>) -> Self {
+    pub(super) fn new(
+        cluster: &Arc<Cluster>,
+        target: &Target,
+        client: Option<&Source>,
+        chosen: Option<Chosen>,
+    ) -> Self {
         let target = depends_on_target(cluster).then(|| target.clone());
         let client = client.filter(|_| says_client(cluster)).map(|client| Box::new(client.peer));
-        Self { hash: KEYS.hash_one((&cluster.name, &target)), cluster: cluster.clone(), target, client }
+        let endpoint = chosen.map(|chosen| chosen.endpoint);
+        let hash = KEYS.hash_one((&cluster.name, &target, endpoint));
+        Self { hash, cluster: cluster.clone(), target, client, endpoint }
+    }
+
+    /// True where a connection of the other key would be as good, whichever endpoint of the cluster either is of.
+    pub fn leads_as(&self, other: &Self) -> bool {
+        self.target == other.target
+            && self.client == other.client
+            && (Arc::ptr_eq(&self.cluster, &other.cluster) || same_way(&self.cluster, &other.cluster))
+    }
+
+    pub(super) fn outliers(&self) -> Option<&Outliers> {
+        self.cluster.outliers()
     }
 
     /// How many endpoints the flows of this key may be spread over.
     pub(super) fn endpoints(&self) -> usize {
         match &self.cluster.discovery {
+            Discovery::Dns { .. } | Discovery::Static(_) if self.endpoint.is_some() => 1,
             Discovery::Dns { endpoints, .. } | Discovery::Static(endpoints) => endpoints.len(),
             Discovery::Asked { .. } | Discovery::Missing(_) => 1,
         }
@@ -99,10 +121,7 @@ impl PoolKey {
 
 impl PartialEq for PoolKey {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-            && self.target == other.target
-            && self.client == other.client
-            && (Arc::ptr_eq(&self.cluster, &other.cluster) || same_way(&self.cluster, &other.cluster))
+        self.hash == other.hash && self.endpoint == other.endpoint && self.leads_as(other)
     }
 }
 
@@ -128,6 +147,8 @@ fn says_client(cluster: &Cluster) -> bool {
 fn same_way(one: &Cluster, other: &Cluster) -> bool {
     one.name == other.name
         && one.discovery == other.discovery
+        // A connection that is not counted at its host would say nothing of it.
+        && one.outliers().is_some() == other.outliers().is_some()
         && one.source == other.source
         && one.http == other.http
         && one.proxy_protocol == other.proxy_protocol
@@ -197,11 +218,11 @@ impl Pool {
         drop(closed);
     }
 
-    /// The connection of this key that was used last, still open and without an unread byte.
-    pub(super) fn checkout(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Dialed> {
+    /// The connection of this key to an address that `fits` which was used last, still open and without an unread byte.
+    pub(super) fn checkout(&self, key: &PoolKey, fits: impl Fn(Option<SocketAddr>) -> bool) -> Option<Dialed> {
         let now = Instant::now();
         loop {
-            let mut held = self.take_newest(key, avoid)?;
+            let mut held = self.take_newest(key, &fits)?;
             // Outside the lock: a look at TLS may read records, and dropping closes a socket.
             if !held.is_over(now) && is_quiet(&mut held.stream) {
                 let Held { stream, lease, requests, peer, local, hop, .. } = held;
@@ -219,9 +240,9 @@ impl Pool {
         closed.is_some()
     }
 
-    fn take_newest(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Held> {
+    fn take_newest(&self, key: &PoolKey, fits: impl Fn(Option<SocketAddr>) -> bool) -> Option<Held> {
         let mut idle = lock(&self.idle);
-        let held = idle.take_newest(key, avoid)?;
+        let held = idle.take_newest(key, fits)?;
         metrics::pool_idle(idle.len());
         Some(held)
     }
@@ -307,10 +328,12 @@ impl Idle {
         self.by_key.entry(hash).or_default().push(index);
     }
 
-    fn take_newest(&mut self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Held> {
+    fn take_newest(&mut self, key: &PoolKey, fits: impl Fn(Option<SocketAddr>) -> bool) -> Option<Held> {
         let indexes = self.by_key.get(&key.hash)?;
-        let fits = |held: &Held| held.key == *key && !held.peer.is_some_and(|peer| avoid.contains(&peer));
-        let is_of = |index: &u32| self.slots[*index as usize].held.as_ref().is_some_and(fits);
+        let is_of = |index: &u32| {
+            let held = self.slots[*index as usize].held.as_ref();
+            held.is_some_and(|held| fits(held.peer) && held.key == *key)
+        };
         let index = *indexes.iter().rev().find(|index| is_of(index))?;
         self.take(index)
     }
@@ -419,7 +442,7 @@ mod tests {
     }
 
     fn key(target_: &str) -> PoolKey {
-        PoolKey::new(&Arc::new(cluster()), &target(target_), Some(&client()))
+        PoolKey::new(&Arc::new(cluster()), &target(target_), Some(&client()), None)
     }
 
     fn port(dialed: &Dialed) -> u16 {
@@ -434,13 +457,13 @@ mod tests {
         let ports = (port(&one), port(&two));
         pool.checkin(key.clone(), one);
         pool.checkin(key.clone(), two);
-        let two = pool.checkout(&key, &[]).unwrap();
+        let two = pool.checkout(&key, |_| true).unwrap();
         assert_eq!((port(&two), two.requests), (ports.1, 1));
         pool.checkin(key.clone(), two);
-        let two = pool.checkout(&key, &[]).unwrap();
+        let two = pool.checkout(&key, |_| true).unwrap();
         assert_eq!((port(&two), two.requests), (ports.1, 2));
-        assert_eq!(port(&pool.checkout(&key, &[]).unwrap()), ports.0);
-        assert!(pool.checkout(&key, &[]).is_none());
+        assert_eq!(port(&pool.checkout(&key, |_| true).unwrap()), ports.0);
+        assert!(pool.checkout(&key, |_| true).is_none());
         assert_eq!(pool.len(), 0);
     }
 
@@ -459,7 +482,7 @@ mod tests {
         talking.stream.tcp().unwrap().readable().await.unwrap();
         pool.checkin(key.clone(), talking);
         assert_eq!(pool.len(), 3);
-        assert_eq!(port(&pool.checkout(&key, &[]).unwrap()), good_port);
+        assert_eq!(port(&pool.checkout(&key, |_| true).unwrap()), good_port);
         assert_eq!(pool.len(), 0);
     }
 
@@ -474,8 +497,8 @@ mod tests {
         }
         assert_eq!(pool.len(), 2);
         theirs[0].readable().await.unwrap(); // its end
-        assert!(pool.checkout(&keys[0], &[]).is_none());
-        assert!(pool.checkout(&keys[2], &[]).is_some() && pool.checkout(&keys[1], &[]).is_some());
+        assert!(pool.checkout(&keys[0], |_| true).is_none());
+        assert!(pool.checkout(&keys[2], |_| true).is_some() && pool.checkout(&keys[1], |_| true).is_some());
         let none = Pool::new(0);
         none.checkin(keys[0].clone(), connection().await.0);
         assert_eq!(none.len(), 0);
@@ -517,7 +540,7 @@ mod tests {
                 pool.checkin(keys[which].clone(), dialed);
             } else {
                 let expected = model.iter().rposition(|(key, _)| *key == which).map(|index| model.remove(index).1);
-                assert_eq!(pool.checkout(&keys[which], &[]).map(|dialed| port(&dialed)), expected);
+                assert_eq!(pool.checkout(&keys[which], |_| true).map(|dialed| port(&dialed)), expected);
             }
             assert_eq!(pool.len(), model.len());
         }
@@ -534,7 +557,7 @@ mod tests {
         let (dialed, _theirs) = connection().await;
         pool.checkin(key.clone(), dialed);
         lock(&pool.idle).slots.iter_mut().for_each(|slot| slot.held.as_mut().unwrap().until -= IDLE_TIME);
-        assert!(pool.checkout(&key, &[]).is_none());
+        assert!(pool.checkout(&key, |_| true).is_none());
     }
 
     #[tokio::test]
@@ -554,7 +577,7 @@ mod tests {
 
     #[test]
     fn flows_that_need_another_connection_have_another_key() {
-        let of = |cluster: Cluster, to: &str| PoolKey::new(&Arc::new(cluster), &target(to), Some(&client()));
+        let of = |cluster: Cluster, to: &str| PoolKey::new(&Arc::new(cluster), &target(to), Some(&client()), None);
         let fixed = |endpoints: &[&str]| Cluster {
             name: "outbound|80||api.example".into(),
             discovery: Discovery::Static(endpoints.iter().map(|at| endpoint(at)).collect()),
@@ -606,7 +629,7 @@ mod tests {
         let proxied = |version, port| {
             let client = Source { peer: SocketAddr::from(([10, 0, 0, 1], port)), ..client() };
             let cluster = Cluster { proxy_protocol: Some(version), ..fixed(&[one]) };
-            PoolKey::new(&Arc::new(cluster), &target("a.example:80"), Some(&client))
+            PoolKey::new(&Arc::new(cluster), &target("a.example:80"), Some(&client), None)
         };
         assert_eq!(proxied(V1, 1), proxied(V1, 1));
         let mut denied = cluster();

@@ -1,12 +1,13 @@
 //! From a cluster to a connected transport: which endpoint, which address, one attempt after the other.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout_at;
 
-use super::endpoints::{ClusterState, Lease};
+use super::endpoints::{ClusterState, Key, Lease, Nobody};
 use super::own::{Before, OwnListeners};
 use super::tcp::{self, Pacing, RaceError};
 use super::{DialError, Dialer, Reached, ResolveError, Way};
@@ -18,17 +19,22 @@ use crate::route::{Cluster, Discovery};
 impl Dialer {
     /// Connects to where the cluster is, without what is around the transport.
     pub(super) async fn reach(&self, way: Way<'_>, trace: &mut DialTrace) -> Result<Reached, DialError> {
+        let watched = way.cluster.outliers().is_some();
         match &way.cluster.discovery {
             Discovery::Asked { port } => {
                 let port = port.unwrap_or(way.target.port);
+                let state = watched.then(|| self.endpoints.of(way.cluster));
                 match &way.target.host {
-                    Host::Ip(ip) => self.reach_address(way, SocketAddr::new(*ip, port), None, false, trace).await,
-                    Host::Name(name) => Box::pin(self.reach_name(way, name, port, None, trace)).await,
+                    Host::Ip(ip) => {
+                        let peer = SocketAddr::new(*ip, port);
+                        self.reach_address(way, peer, None, false, state.as_ref(), trace).await
+                    }
+                    Host::Name(name) => Box::pin(self.reach_name(way, name, port, state.as_ref(), trace)).await,
                 }
             }
             Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } => match endpoints.as_slice() {
                 [] => Err(no_endpoint(way.cluster)),
-                [endpoint] => self.reach_endpoint(way, endpoint, trace).await,
+                [endpoint] if !watched => self.reach_endpoint(way, endpoint, trace).await,
                 endpoints => Box::pin(self.reach_one_of(way, endpoints, trace)).await,
             },
             Discovery::Missing(reason) => Err(DialError::Configuration(reason.clone())),
@@ -44,23 +50,17 @@ impl Dialer {
     ) -> Result<Reached, DialError> {
         let state = self.endpoints.of(way.cluster);
         let mut tried = Vec::with_capacity(ENDPOINTS_TRIED_MAX);
-        if !way.avoid.is_empty() {
-            tried.extend(
-                endpoints.iter().enumerate().filter(|(_, one)| is_avoided(one, way.avoid)).map(|(index, _)| index),
-            );
-            if tried.len() == endpoints.len() {
-                tried.clear(); // all failed before: any of them may do better now
-            }
-        }
-        let before = tried.len();
-        let mut failed: Option<DialError> = None;
-        while tried.len() - before < ENDPOINTS_TRIED_MAX
-            && let Some((index, lease)) = state.pick(way.cluster.balancing, endpoints, &tried)
-        {
+        let (mut left_out, mut failed) = (0, None::<DialError>);
+        while tried.len() - left_out < ENDPOINTS_TRIED_MAX {
+            let (index, lease) = match state.pick(way.cluster, endpoints, *way.by, &tried) {
+                Ok(picked) => picked,
+                Err(nobody) => return Err(failed.unwrap_or_else(|| nobody_of(way.cluster, nobody))),
+            };
             tried.push(index);
             match self.reach_endpoint(way, &endpoints[index], trace).await {
                 Ok(reached) => return Ok(Reached { lease: lease.or(reached.lease), ..reached }),
                 Err(error) if error.is_of_one_endpoint() && Instant::now() < way.deadline => {
+                    left_out += usize::from(matches!(error, DialError::Ejected { .. })); // costs no time
                     failed = Some(match failed {
                         Some(kept) if kept.weight() >= error.weight() => kept,
                         _ => error,
@@ -80,7 +80,8 @@ impl Dialer {
     ) -> Result<Reached, DialError> {
         match &endpoint.at {
             EndpointAddress::Host(Host::Ip(ip), port) => {
-                self.reach_address(way, SocketAddr::new(*ip, *port), None, true, trace).await
+                // Whether it is left out was asked when it was picked.
+                self.reach_address(way, SocketAddr::new(*ip, *port), None, true, None, trace).await
             }
             EndpointAddress::Host(Host::Name(name), port) => {
                 let state = self.endpoints.of(way.cluster);
@@ -91,36 +92,50 @@ impl Dialer {
                 trace.attempts += 1;
                 let until = way.deadline.min(began + way.cluster.connect_timeout);
                 let peer = || path.display().to_string().into();
-                match timeout_at(until.into(), UnixStream::connect(path)).await {
-                    Ok(Ok(stream)) => Ok(Reached { stream: stream.into(), lease: Lease::default(), began }),
-                    Ok(Err(source)) => Err(DialError::Connect { peer: peer(), source }),
+                let error = match timeout_at(until.into(), UnixStream::connect(path)).await {
+                    Ok(Ok(stream)) => return Ok(Reached { stream: stream.into(), lease: Lease::default(), began }),
+                    Ok(Err(source)) => DialError::Connect { peer: peer(), source },
                     Err(_) => {
                         let step = format!("connect to {}", path.display()).into();
-                        Err(DialError::Timeout { step, after: until - began })
+                        DialError::Timeout { step, after: until - began }
                     }
-                }
+                };
+                self.note_failed(way.cluster, || Key::of(&endpoint.at), &error);
+                Err(error)
             }
         }
     }
 
-    /// The straight way: one address, one attempt.
+    /// The straight way: one address, one attempt. `state`: the address is not a picked endpoint, but counts as one.
     async fn reach_address(
         &self,
         way: Way<'_>,
         peer: SocketAddr,
         name: Option<&str>,
         spelled: bool,
+        state: Option<&Arc<ClusterState>>,
         trace: &mut DialTrace,
     ) -> Result<Reached, DialError> {
         let before = self.judge(way.cluster, peer, spelled)?;
+        if let Some(outliers) = way.cluster.outliers()
+            && let Some(left) = state.and_then(|state| state.left_out(&peer.into(), Instant::now()))
+            && !outliers.panics(0, 1)
+        {
+            return Err(nobody_of(way.cluster, Nobody::InUse(left)));
+        }
         let began = Instant::now();
         trace.upstream = Some(peer);
         trace.attempts += 1;
         let connection = Connection::begin(self.endpoints.hosts(way.cluster).host(peer, name));
         let connected = attempt(way, connection, peer, before, began).await;
         trace.connect += began.elapsed();
-        let (stream, connection) = connected?;
-        Ok(Reached { stream: stream.into(), lease: Lease::on(connection), began })
+        let (stream, connection) =
+            connected.inspect_err(|error| self.note_failed(way.cluster, || peer.into(), error))?;
+        let mut lease = Lease::on(connection);
+        if let Some(state) = state {
+            state.count_address(&mut lease, peer);
+        }
+        Ok(Reached { stream: stream.into(), lease, began })
     }
 
     /// Resolves, then dials what is found. `state`: the name is an endpoint of a cluster, and each of its addresses one too.
@@ -129,13 +144,14 @@ impl Dialer {
         way: Way<'_>,
         name: &Name,
         port: u16,
-        state: Option<&ClusterState>,
+        state: Option<&Arc<ClusterState>>,
         trace: &mut DialTrace,
     ) -> Result<Reached, DialError> {
         let started = Instant::now();
         let lookup = self.resolver.load().lookup(name);
         if let Some(ip) = lookup.sole_address() {
-            return self.reach_address(way, SocketAddr::new(ip, port), Some(name.as_str()), false, trace).await;
+            let peer = SocketAddr::new(ip, port);
+            return self.reach_address(way, peer, Some(name.as_str()), false, state, trace).await;
         }
         let settings = self.settings.load_full();
         let pacing = Pacing {
@@ -144,21 +160,17 @@ impl Dialer {
             deadline: way.deadline,
         };
         let first_only = matches!(way.cluster.discovery, Discovery::Dns { first_address_only: true, .. });
-        let arrange = |ips: &mut Vec<IpAddr>| match state {
-            // The first that may be dialled: one that may not says nothing against the others, as explain says too.
-            _ if first_only => {
+        let mut left_out = None;
+        let arrange = |ips: &mut Vec<IpAddr>| {
+            if first_only {
+                // The first that may be dialled: one that may not says nothing against the others, as explain says too.
                 let may = |ip: &IpAddr| self.judge(way.cluster, SocketAddr::new(*ip, port), false).is_ok();
                 let first = ips.iter().position(may).unwrap_or_default();
                 ips.swap(0, first);
                 ips.truncate(1);
             }
-            Some(state) => {
-                state.order(way.cluster.balancing, ips, port);
-                if !way.avoid.is_empty() {
-                    ips.sort_by_key(|ip| way.avoid.contains(&SocketAddr::new(*ip, port))); // stable: the others keep their order
-                }
-            }
-            None => {}
+            let left = state.and_then(|state| state.arrange(way.cluster, ips, port, *way.by));
+            left_out = left_out.into_iter().chain(left).min();
         };
         let (mut resolved, mut upstream, mut attempts) = (None, None, 0);
         let hosts = self.endpoints.hosts(way.cluster);
@@ -171,7 +183,10 @@ impl Dialer {
             upstream = Some(peer);
             attempts += 1;
             let connection = Connection::begin(hosts.host(peer, Some(name.as_str())));
-            Ok(attempt(way, connection, peer, before, now))
+            Ok(async move {
+                let attempted = attempt(way, connection, peer, before, now).await;
+                attempted.inspect_err(|error| self.note_failed(way.cluster, || peer.into(), error))
+            })
         };
         let raced = tcp::race(lookup, pacing, arrange, begin).await;
         let began = resolved.unwrap_or_else(Instant::now);
@@ -183,13 +198,16 @@ impl Dialer {
                 trace.upstream = Some(SocketAddr::new(ip, port));
                 let mut lease = Lease::on(connection);
                 if let Some(state) = state {
-                    state.count_address(&mut lease, ip, port);
+                    state.count_address(&mut lease, SocketAddr::new(ip, port));
                 }
                 return Ok(Reached { stream: stream.into(), lease, began });
             }
             Err(failed) => failed,
         };
         trace.upstream = upstream.or(trace.upstream);
+        if let (Some(left), None) = (left_out, upstream) {
+            return Err(nobody_of(way.cluster, Nobody::InUse(left)));
+        }
         Err(match (failed, upstream) {
             (RaceError::Dial(error), _) => error,
             (RaceError::Late, Some(peer)) => {
@@ -246,11 +264,10 @@ async fn connect_to(way: Way<'_>, peer: SocketAddr, before: Before, began: Insta
     Ok(stream)
 }
 
-/// True where a request failed before; of a name that cannot be said.
-fn is_avoided(endpoint: &Endpoint, avoid: &[SocketAddr]) -> bool {
-    match endpoint.at {
-        EndpointAddress::Host(Host::Ip(ip), port) => avoid.contains(&SocketAddr::new(ip, port)),
-        _ => false,
+pub(super) fn nobody_of(cluster: &Cluster, nobody: Nobody) -> DialError {
+    match nobody {
+        Nobody::Left => no_endpoint(cluster),
+        Nobody::InUse(left) => DialError::Ejected { cluster: cluster.name.clone(), left },
     }
 }
 

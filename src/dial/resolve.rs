@@ -188,6 +188,25 @@ impl Resolver {
         Lookup { v6: self.question(name, IpFamily::V6), v4: self.question(name, IpFamily::V4) }
     }
 
+    /// The addresses of a name as far as they are known without asking anybody, IPv6 first. `None`: nothing is known.
+    pub(super) fn remembered(&self, name: &Name) -> Option<[Arc<[IpAddr]>; 2]> {
+        let known = |asked: Asked| match asked {
+            Asked::Known(Ok(ips)) => ips,
+            Asked::Known(Err(_)) | Asked::Asking(_) | Asked::Over => Arc::default(),
+        };
+        let both = match hosts::reserved(name).or_else(|| self.hosts.lookup(name)) {
+            Some(ips) => [IpFamily::V6, IpFamily::V4].map(|family| known(self.local(&ips, family))),
+            None => {
+                let (table, now) = (self.state.table(), Instant::now());
+                [IpFamily::V6, IpFamily::V4].map(|family| match table.answers.get(&(name.clone(), family)) {
+                    Some(kept) if kept.until > now && self.asks_for(family) => known(Asked::Known(kept.answer.clone())),
+                    _ => Arc::default(),
+                })
+            }
+        };
+        both.iter().any(|ips| !ips.is_empty()).then_some(both)
+    }
+
     fn local(&self, ips: &[IpAddr], family: IpFamily) -> Asked {
         if !self.asks_for(family) {
             return Asked::Over;

@@ -34,6 +34,7 @@ pub(super) fn cluster() -> Cluster {
         addresses: AddressRules { policy, opened: IpSet::default() },
         source: Arc::default(),
         balancing: Balancing::LeastRequest,
+        standing: None,
         idle_timeout: None,
         requests_per_connection_max: 0,
         http: Default::default(),

@@ -9,11 +9,14 @@ use std::time::Duration;
 use crate::account::Traffic;
 use crate::flow::{Host, Name, Origin, Target};
 use crate::route::addresses::AddressRules;
+use crate::route::balancing::{Outliers, Standing};
 use crate::route::connection_pool::ConnectionPool;
 use crate::route::http::retries::Retries;
 use crate::route::probe::Probe;
 use crate::route::upstream_http::UpstreamHttp;
 use crate::tls::ClientTls;
+
+pub use crate::route::balancing::Balancing;
 
 /// Compiled from a service port, an optional subset and the DestinationRule that covers it. Live state (connections, counters,
 /// ejections) is not here but in `dial` and `account`, keyed by [`Cluster::name`], so that it survives a reload;
@@ -40,6 +43,8 @@ pub struct Cluster {
     pub source: Arc<[IpAddr]>,
     /// How an endpoint is picked among several.
     pub balancing: Balancing,
+    /// What makes endpoints unequal: failures, age, distance. `None`: nothing does.
+    pub standing: Option<Arc<Standing>>,
     /// `connectionPool.tcp.idleTimeout` where set: replaces `limits.tunnelIdle`.
     pub idle_timeout: Option<Duration>,
     /// `connectionPool.http.maxRequestsPerConnection`; 0: no limit, 1: no keep-alive.
@@ -119,29 +124,6 @@ impl fmt::Display for EndpointAddress {
         match self {
             Self::Host(host, port) => Target { host: host.clone(), port: *port }.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// How an endpoint is picked (`loadBalancer.simple`); LEAST_REQUEST is the default as in Istio since 1.14.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Balancing {
-    /// Of two random endpoints the one with fewer open flows.
-    #[default]
-    LeastRequest,
-    /// In turn.
-    RoundRobin,
-    /// By weight only.
-    Random,
-}
-
-impl Balancing {
-    /// Istio's name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LeastRequest => "LEAST_REQUEST",
-            Self::RoundRobin => "ROUND_ROBIN",
-            Self::Random => "RANDOM",
         }
     }
 }
@@ -253,5 +235,10 @@ impl Cluster {
     /// True where the service says `HTTPS` on its own account: the stream that comes out is TLS of ours.
     pub fn originates_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// `outlierDetection`, where there is one.
+    pub fn outliers(&self) -> Option<&Outliers> {
+        self.standing.as_ref()?.outliers.as_ref()
     }
 }

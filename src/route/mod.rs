@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod authz;
+pub mod balancing;
 pub mod cluster;
 pub mod connection_pool;
 pub mod consistency;

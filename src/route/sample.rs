@@ -28,6 +28,7 @@ pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
         addresses: AddressRules::default(),
         source: Arc::default(),
         balancing: Balancing::default(),
+        standing: None,
         idle_timeout: None,
         requests_per_connection_max: 0,
         http: Default::default(),

@@ -11,7 +11,7 @@ use super::http::{HttpPlan, Way};
 use super::{Proxy, failed};
 use crate::account::AccessRecord;
 use crate::account::usage::{Held, Resource, Usage};
-use crate::dial::{DialError, Dialed, PoolKey};
+use crate::dial::{DialError, Dialed, PickBy, PoolKey};
 use crate::flow::Failure;
 use crate::http1::RequestHead;
 use crate::route::Cluster;
@@ -35,6 +35,7 @@ impl Proxy {
     ///
     /// # Errors
     /// As a dial; where none becomes free within the cluster's connect timeout, or too many wait already, that bound.
+    #[expect(clippy::too_many_arguments, reason = "what one request depends on, and what a connection for it does")]
     pub(super) async fn bounded(
         &self,
         usage: &Arc<Usage>,
@@ -42,6 +43,7 @@ impl Proxy {
         plan: &HttpPlan<'_>,
         head: &RequestHead,
         key: &PoolKey,
+        by: &PickBy<'_>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, Failure> {
         let _pending = self
@@ -56,10 +58,10 @@ impl Proxy {
             freed.as_mut().enable();
             let mut full = None;
             if !waits {
-                if let Some(idle) = self.dialer.become_idle(key, way.avoid) {
+                if let Some(idle) = self.dialer.become_idle(key, by) {
                     return Ok(idle);
                 }
-                match self.try_dial_for(way, plan, head, record).await {
+                match self.try_dial_for(way, plan, head, by, record).await {
                     Ok(dialed) => return Ok(dialed),
                     Err(error @ DialError::Overflow { resource: Resource::Connections, .. }) => full = Some(error),
                     Err(error) => return Err(failed(&error, plan.target, record)),

@@ -17,9 +17,8 @@ use super::body::{self, BodyLimits, CopyError, Sender, Source, Taker};
 use super::downstream::Reply;
 use super::headers::{self, Inbound, Outbound};
 use super::patience::Patience;
-use crate::account::hosts::HostCounts;
 use crate::account::{Pace, metrics};
-use crate::dial::{Dialed, Http2Upstream};
+use crate::dial::{Dialed, Http2Upstream, Witness};
 use crate::flow::{Ending, ErrorType, Failure, Limit, Limits};
 use crate::http1::{BodyLength, HeadLimits, RequestHead, ResponseHead, Version, parse_response};
 use crate::stream::{Sign, Stream};
@@ -55,11 +54,11 @@ impl Carrier {
         }
     }
 
-    /// The counters of the address at the other end, if it has one.
-    pub fn host(&self) -> Option<&Arc<HostCounts>> {
+    /// Where to note what becomes of the exchange.
+    pub fn witness(&self) -> Witness {
         match self {
-            Self::Connection(upstream) => upstream.dialed.lease.host(),
-            Self::Stream(upstream) => upstream.lease().host(),
+            Self::Connection(upstream) => upstream.dialed.lease.witness(),
+            Self::Stream(upstream) => upstream.lease().witness(),
         }
     }
 }
@@ -113,8 +112,8 @@ pub enum ExchangeError {
     Refused,
     /// The client is gone.
     ClientGone,
-    /// An answer came that the route has asked for again; nothing of it went out.
-    Unwanted,
+    /// An answer of this status came that the route has asked for again; nothing of it went out.
+    Unwanted(u16),
     /// Nothing of an answer went out: the client can be told.
     Failed(Failure),
 }
@@ -252,7 +251,7 @@ impl<'a> Answering<'a> {
                 return Err(refused);
             }
             if self.unwanted.is_some_and(|unwanted| unwanted(&head)) {
-                return Err(ExchangeError::Unwanted);
+                return Err(ExchangeError::Unwanted(head.status()));
             }
             if head.status() == 101 {
                 return self.switch(down, up, head, waited, patience).await;

@@ -14,14 +14,16 @@ use super::over_http2::wants_http2;
 use super::patience::Patience;
 use super::routed::Routed;
 use super::{Proxy, failed};
-use crate::account::hosts::HostCounts;
 use crate::account::{AccessRecord, Share, destinations};
-use crate::dial::{Asker, DialError, Dialed, PoolKey};
-use crate::flow::{ErrorType, Failure, Scheme, Source, Target};
+use crate::dial::{Asker, Chosen, DialError, Dialed, PickBy, PoolKey};
+use crate::flow::{ErrorType, Failure, Scheme, Side, Source, Target};
 use crate::http1::{BodyLength, RequestHead};
 use crate::route::Route;
+use crate::route::balancing::hashing::{Asked, Hashed};
+use crate::route::balancing::outliers::Event;
 use crate::route::cluster::{Cluster, Hop, Via};
 use crate::route::http::Actions;
+use crate::route::http::changes::Changes;
 
 /// What is done with one request.
 #[derive(Debug)]
@@ -104,6 +106,9 @@ impl Proxy {
             }
             let way = self.way(plan)?;
             let Way { cluster, hop, authorization, .. } = way;
+            let affinity = affinity(cluster, plan, head);
+            let choice = self.choose(cluster, plan, affinity, &[], record)?;
+            let by = || choice.as_ref().map_or(PickBy::NOTHING, |choice| choice.by(&[]));
             let via = self.via.load_full();
             let outbound = Outbound {
                 path: plan.path,
@@ -115,27 +120,27 @@ impl Proxy {
                 max_forwards: plan.max_forwards,
                 via: via.sent(),
                 changes: None,
-                answer_changes: None,
+                answer_changes: choice.as_ref().and_then(|choice| choice.set_cookie.as_ref()),
             };
             let admitted = self.admit(cluster, plan, record)?;
             let limits = self.exchange_limits(plan);
             if wants_http2(&way, head) {
-                let goes = Box::pin(self.goes_in_http2(&way, plan, head, record)).await;
+                let goes = Box::pin(self.goes_in_http2(&way, plan, head, by(), record)).await;
                 if goes.map_err(ExchangeError::Failed)? {
                     let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits, unwanted: None };
-                    return Box::pin(self.exchange_http2(down, &way, plan, &asking, patience, record)).await;
+                    return Box::pin(self.exchange_http2(down, &way, plan, &asking, by(), patience, record)).await;
                 }
             }
-            let key = self.dialer.pool_key(cluster, plan.target, plan.source);
-            let own = pinned.take_if(|pinned| pinned.key == key);
+            let key = self.dialer.pool_key(cluster, plan.target, plan.source, by().chosen.copied());
+            let own = pinned.take_if(|pinned| pinned.key.leads_as(&key));
             let mut owned = own.is_some();
-            let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key, &[]));
+            let idle = own.map(|pinned| pinned.upstream).or_else(|| self.idle(&key, &by()));
             let mut upstream = match idle {
                 Some(upstream) => {
                     upstream.dialed.retrace(record.trace_mut());
                     upstream
                 }
-                None => match Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await {
+                None => match Box::pin(self.fresh(&way, plan, head, &key, by(), &mut down, record)).await {
                     Ok(upstream) => upstream,
                     Err(ExchangeError::Failed(failure)) if plan.route.cluster.retries.is_some() => {
                         drop(admitted); // it is counted again
@@ -146,15 +151,15 @@ impl Proxy {
                 },
             };
             let mut reused = upstream.dialed.requests > 0;
-            let mut host = upstream.dialed.lease.host().cloned();
+            let mut witness = upstream.dialed.lease.witness();
             let asking = Asking { head, outbound: &outbound, keep_alive, limits: &limits, unwanted: None };
             let result = if head.body() == BodyLength::None {
                 loop {
                     record.trace_mut().reused = reused;
                     match exchange(&mut down, Carrier::Connection(upstream), &asking, patience).await {
                         Err(ExchangeError::Stale) if reused && may_repeat(head) => {
-                            upstream = Box::pin(self.fresh(&way, plan, head, &key, &mut down, record)).await?;
-                            host = upstream.dialed.lease.host().cloned();
+                            upstream = Box::pin(self.fresh(&way, plan, head, &key, by(), &mut down, record)).await?;
+                            witness = upstream.dialed.lease.witness();
                             (reused, owned) = (upstream.dialed.requests > 0, false);
                         }
                         result => break result,
@@ -169,8 +174,8 @@ impl Proxy {
                 })
                 .await
             };
-            if let Some(host) = host {
-                tally(&host, &result);
+            if let Some(event) = event_of(&result) {
+                self.dialer.note(cluster, &witness, event);
             }
             let mut exchanged = result.map_err(|error| match error {
                 ExchangeError::Stale => {
@@ -230,22 +235,45 @@ impl Proxy {
         }
     }
 
-    pub(super) fn idle(&self, key: &PoolKey, avoid: &[SocketAddr]) -> Option<Upstream> {
-        self.dialer.checkout(key, avoid).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
+    /// Chooses the endpoint of a request, so that a kept connection to it can be looked for. `None`: there is nothing to choose.
+    pub(super) fn choose(
+        &self,
+        cluster: &Arc<Cluster>,
+        plan: &HttpPlan<'_>,
+        affinity: Option<Box<Choice>>,
+        avoid: &[SocketAddr],
+        record: &mut AccessRecord,
+    ) -> Result<Option<Box<Choice>>, ExchangeError> {
+        let by = affinity.as_ref().map_or(PickBy { avoid, ..PickBy::NOTHING }, |choice| choice.by(avoid));
+        match self.dialer.choose(cluster, by) {
+            Ok(None) => Ok(affinity),
+            Ok(chosen) => {
+                let mut choice = affinity.unwrap_or_default();
+                choice.chosen = chosen;
+                Ok(Some(choice))
+            }
+            Err(error) => Err(ExchangeError::Failed(failed(&error, plan.target, record))),
+        }
     }
 
+    pub(super) fn idle(&self, key: &PoolKey, by: &PickBy<'_>) -> Option<Upstream> {
+        self.dialer.checkout(key, by).map(|dialed| Upstream { dialed, buf: BytesMut::new() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what one request depends on, and what a connection for it does")]
     async fn fresh<D: Downstream>(
         &self,
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
         key: &PoolKey,
+        by: PickBy<'_>,
         client: &mut D,
         record: &mut AccessRecord,
     ) -> Result<Upstream, ExchangeError> {
         let dialed = tokio::select! {
             biased;
-            dialed = self.connection(way, plan, head, key, record) => dialed.map_err(ExchangeError::Failed)?,
+            dialed = self.connection(way, plan, head, key, &by, record) => dialed.map_err(ExchangeError::Failed)?,
             () = client.reset() => return Err(ExchangeError::ClientGone),
         };
         Ok(Upstream { dialed, buf: BytesMut::new() })
@@ -258,12 +286,13 @@ impl Proxy {
         plan: &HttpPlan<'_>,
         head: &RequestHead,
         key: &PoolKey,
+        by: &PickBy<'_>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, Failure> {
         match self.dialer.usage(way.cluster) {
-            Some(usage) => Box::pin(self.bounded(usage, way, plan, head, key, record)).await,
+            Some(usage) => Box::pin(self.bounded(usage, way, plan, head, key, by, record)).await,
             None => {
-                let dialed = self.try_dial_for(way, plan, head, record).await;
+                let dialed = self.try_dial_for(way, plan, head, by, record).await;
                 dialed.map_err(|error| failed(&error, plan.target, record))
             }
         }
@@ -275,13 +304,17 @@ impl Proxy {
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
+        by: &PickBy<'_>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, DialError> {
         match way.hop {
-            Some(hop) => self.dial_parent(hop, plan.target, plan.share, plan.source, record).await,
+            Some(hop) => {
+                let asker = Asker { client: Some(plan.source), received_via: None, by };
+                self.dial_parent(hop, plan.target, plan.share, asker, record).await
+            }
             None => {
                 let via = headers::received_via(head);
-                let asker = Asker { client: Some(plan.source), received_via: via.as_deref(), avoid: way.avoid };
+                let asker = Asker { client: Some(plan.source), received_via: via.as_deref(), by };
                 self.try_dial(way.cluster, plan.target, plan.share, asker, record).await
             }
         }
@@ -291,16 +324,44 @@ impl Proxy {
 /// Of routes that want nothing done.
 static NO_ACTIONS: LazyLock<Actions> = LazyLock::new(Actions::default);
 
-/// Counts at its address how a request ended.
-pub(super) fn tally(host: &HostCounts, result: &Result<Exchanged, ExchangeError>) {
+/// Where a request to a cluster of several endpoints goes. Apart from the exchange, which most often has no such choice.
+#[derive(Clone, Default)]
+pub(super) struct Choice {
+    /// Of clusters that hash: keeps requests of one client at one endpoint.
+    hash: Option<u64>,
+    /// The cookie that the client is given.
+    pub(super) set_cookie: Option<Changes>,
+    pub(super) chosen: Option<Chosen>,
+}
+
+impl Choice {
+    pub(super) fn by<'a>(&'a self, avoid: &'a [SocketAddr]) -> PickBy<'a> {
+        PickBy { hash: self.hash, avoid, chosen: self.chosen.as_ref() }
+    }
+}
+
+/// Hashes what the cluster's balancing goes by. `None`: it does not hash.
+pub(super) fn affinity(cluster: &Cluster, plan: &HttpPlan<'_>, head: &RequestHead) -> Option<Box<Choice>> {
+    let hashing = cluster.balancing.hashing()?;
+    let Source { peer, local, .. } = *plan.source;
+    let Hashed { hash, set_cookie } = hashing.of_request(&Asked { fields: head, path: plan.path, peer, local });
+    let set_cookie = set_cookie.map(|cookie| {
+        let mut changes = Changes::default();
+        changes.add("Set-Cookie", &cookie);
+        changes
+    });
+    Some(Box::new(Choice { hash, set_cookie, chosen: None }))
+}
+
+/// What the end of a request says of its endpoint. What the client did says nothing.
+pub(super) fn event_of(result: &Result<Exchanged, ExchangeError>) -> Option<Event> {
     match result {
-        Ok(exchanged) if exchanged.head.status() < 500 => host.succeeded(),
-        Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => host.timed_out(),
-        Ok(_)
-        | Err(ExchangeError::Failed(_) | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted) => {
-            host.erred()
-        }
-        Err(ExchangeError::ClientGone) => {}
+        Ok(exchanged) => Some(Event::Answered(exchanged.head.status())),
+        Err(ExchangeError::Unwanted(status)) => Some(Event::Answered(*status)),
+        Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => Some(Event::TimedOut),
+        Err(ExchangeError::Failed(failure)) => (failure.error.row().side == Side::Upstream).then_some(Event::Broken),
+        Err(ExchangeError::Stale | ExchangeError::Refused) => Some(Event::Broken),
+        Err(ExchangeError::ClientGone) => None,
     }
 }
 

@@ -27,10 +27,11 @@ use self::patience::Patience;
 use crate::account::live::{Entry, LiveGuard};
 use crate::account::usage;
 use crate::account::{AccessRecord, Account, Bounds, Count, Exceeded, Share, Shares, Traffic, Tunnels, metrics};
-use crate::dial::{Asker, DialError, Dialed, Dialer, Lease};
+use crate::dial::{Asker, DialError, Dialed, Dialer, Lease, PickBy};
 use crate::drain::Drain;
 use crate::flow::{Ask, Ending, ErrorType, Failure, Flow, Limit, Limits, Outcome, Side, Source, Speaks, Target};
 use crate::relay::{Guard, Relay, RelayEnd, RelayLimits, ShownName};
+use crate::route::balancing::outliers::Event;
 use crate::route::{Cluster, Hop, Refusal, Route, Snapshot, Via};
 use crate::stream::Stream;
 use crate::tls::UNRECOGNIZED_NAME_ALERT;
@@ -152,9 +153,11 @@ impl Proxy {
     pub async fn open(&self, opening: Opening<'_>, record: &mut AccessRecord) -> Result<Opened, Failure> {
         let Opening { route, source, share, target, by_sni, received_via } = opening;
         let live = self.enter(opening)?;
-        let asker = Asker { client: Some(source), received_via, avoid: &[] };
-        let Dialed { stream, lease, .. } = self.dial(&route.cluster, target, share, asker, record).await?;
-        lease.host().into_iter().for_each(|host| host.succeeded());
+        let cluster = &route.cluster;
+        let hash = cluster.balancing.hashing().and_then(|hashing| hashing.of_source(source.peer.ip()));
+        let asker = Asker { client: Some(source), received_via, by: &PickBy { hash, ..PickBy::NOTHING } };
+        let Dialed { stream, lease, .. } = self.dial(cluster, target, share, asker, record).await?;
+        self.dialer.note(cluster, &lease.witness(), Event::Connected);
         // By SNI the hello was judged before it was routed.
         let guard = route.expected.as_ref().filter(|_| !by_sni).map(|expected| {
             let proxy = expected.is_enforced().then(|| self.via.load().name.clone());
@@ -230,12 +233,12 @@ impl Proxy {
         hop: &Hop,
         target: &Target,
         share: &Share,
-        client: &Source,
+        asker: Asker<'_>,
         record: &mut AccessRecord,
     ) -> Result<Dialed, DialError> {
         let _dialling = self.dialling(share)?;
         let deadline = Instant::now() + hop.cluster.connect_timeout + DNS_TIME;
-        self.dialer.dial_parent(hop, target, Some(client), deadline, record.trace_mut()).await
+        self.dialer.dial_parent(hop, target, asker, deadline, record.trace_mut()).await
     }
 
     fn enter(&self, opening: Opening<'_>) -> Result<LiveGuard, Failure> {

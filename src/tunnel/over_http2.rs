@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::downstream::Downstream;
 use super::exchange::{Asking, Carrier, ExchangeError, Exchanged};
 use super::headers;
-use super::http::{HttpPlan, Way, tally};
+use super::http::{HttpPlan, Way, event_of};
 use super::patience::Patience;
 use super::routed::Client;
 use super::{DNS_TIME, Proxy, failed};
 use crate::account::{AccessRecord, destinations};
-use crate::dial::{Asker, Http2Upstream};
+use crate::dial::{Asker, Http2Upstream, PickBy};
 use crate::flow::{ErrorType, Failure};
 use crate::http1::{RequestHead, Version};
 use crate::route::http::retries::is_idempotent;
@@ -23,12 +23,13 @@ impl Proxy {
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
+        by: PickBy<'_>,
         record: &mut AccessRecord,
     ) -> Result<bool, Failure> {
         if !head.upgrade_websocket() {
             return Ok(true);
         }
-        Ok(self.http2_for(way, plan, head, record).await?.carries_websockets().await)
+        Ok(self.http2_for(way, plan, head, &by, record).await?.carries_websockets().await)
     }
 
     /// A stream to where the request goes.
@@ -37,17 +38,19 @@ impl Proxy {
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         head: &RequestHead,
+        by: &PickBy<'_>,
         record: &mut AccessRecord,
     ) -> Result<Box<Http2Upstream>, Failure> {
         let _dialling = self.dialling(plan.share).map_err(|error| failed(&error, plan.target, record))?;
         let deadline = Instant::now() + way.cluster.connect_timeout + DNS_TIME;
         let dialed = match way.hop {
             Some(hop) => {
-                self.dialer.http2_parent(hop, plan.target, Some(plan.source), deadline, record.trace_mut()).await
+                let asker = Asker { client: Some(plan.source), received_via: None, by };
+                self.dialer.http2_parent(hop, plan.target, asker, deadline, record.trace_mut()).await
             }
             None => {
                 let via = headers::received_via(head);
-                let asker = Asker { client: Some(plan.source), received_via: via.as_deref(), avoid: way.avoid };
+                let asker = Asker { client: Some(plan.source), received_via: via.as_deref(), by };
                 self.dialer.http2(way.cluster, plan.target, asker, deadline, record.trace_mut()).await
             }
         };
@@ -63,12 +66,14 @@ impl Proxy {
     ///
     /// # Errors
     /// See [`ExchangeError`]; neither `Stale` nor `Refused` comes out of here.
+    #[expect(clippy::too_many_arguments, reason = "what one request depends on, of two owners")]
     pub(super) async fn exchange_http2<D: Downstream>(
         self: &Arc<Self>,
         down: D,
         way: &Way<'_>,
         plan: &HttpPlan<'_>,
         asking: &Asking<'_>,
+        by: PickBy<'_>,
         patience: &mut Patience,
         record: &mut AccessRecord,
     ) -> Result<Exchanged, ExchangeError> {
@@ -78,13 +83,14 @@ impl Proxy {
         loop {
             let upstream = tokio::select! {
                 biased;
-                upstream = self.http2_for(way, plan, head, record) => upstream.map_err(ExchangeError::Failed)?,
+                upstream = self.http2_for(way, plan, head, &by, record) => upstream.map_err(ExchangeError::Failed)?,
                 () = client.gone() => return Err(ExchangeError::ClientGone),
             };
-            let (host, reused) = (upstream.lease().host().cloned(), upstream.reused);
+            let (witness, reused) = (upstream.lease().witness(), upstream.reused);
             let result = client.ask(Carrier::Stream(upstream), asking, true, patience).await;
-            if let Some(host) = host {
-                tally(&host, &result);
+            let is_stale = reused && matches!(result, Err(ExchangeError::Stale)); // the end of a kept connection is no failure
+            if let Some(event) = event_of(&result).filter(|_| !is_stale) {
+                self.dialer.note(way.cluster, &witness, event);
             }
             let again = is_first && client.can_repeat();
             match result {

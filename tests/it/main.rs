@@ -4,6 +4,7 @@
 mod agreement;
 mod attacks;
 mod authorization;
+mod balancing;
 mod cli;
 mod clients;
 mod commands;

@@ -74,7 +74,7 @@ impl Connection {
             }
             Err(ExchangeError::Failed(failure)) => self.refuse(head, record, failure).await,
             Err(
-                ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted,
+                ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted(_),
             ) => {
                 record.finish(Outcome::Ended(Ending::DownstreamReset));
                 After::Abort

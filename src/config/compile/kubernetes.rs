@@ -231,7 +231,7 @@ fn own_address<'r>(service: &Service<'r>, diagnostics: &mut Diagnostics) -> Vec<
 }
 
 fn endpoint(resource: &Resource, span: Span, address: Option<EndpointAddress>, ports: Vec<NamedPort>) -> Endpoint<'_> {
-    Endpoint { resource, span, address, ports, labels: Vec::new(), weight: 1 }
+    Endpoint { resource, span, address, ports, labels: Vec::new(), weight: 1, locality: None }
 }
 
 fn report(resource: &Resource, code: Code, span: Span, message: String, diagnostics: &mut Diagnostics) {

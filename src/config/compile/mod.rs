@@ -171,6 +171,8 @@ impl<'r> Written<'r> {
         self.rules.iter().any(|rule| rule.is_selecting(client))
             || self.virtual_services.iter().any(|service| service.is_selecting(client))
             || self.sidecars.iter().any(|sidecar| sidecar.is_selecting(client))
+            // Which endpoints are near depends on where it is.
+            || clusters::balancing::of_workload(client).is_some() && !self.rules.is_empty()
     }
 
     /// Secrets that the settings mount win over documents: whoever writes resources must not replace them.
@@ -221,7 +223,7 @@ impl Seen<'_, '_> {
         let sidecar = sidecars::of(&self.written.sidecars, self.client, root);
         let rules = Rules::new(&self.written.rules, self.client, root, notes);
         let virtual_services = VirtualServices::new(&self.written.virtual_services, self.client, sidecar, notes);
-        let mut clusters = Clusters::new(self.settings, self.policy, namespace, &registry, &rules, credentials);
+        let mut clusters = Clusters::new(self.settings, self.policy, self.client, &registry, &rules, credentials);
         let mut view = View::new(clusters.unknown(sidecar, notes));
         view.parents = clusters.listed(notes);
         view.policies = self.written.policies.of(self.client, root);

@@ -9,6 +9,7 @@ use crate::route::sample::{ask, verdict, with_flow};
 use crate::route::upstream_http::UpstreamVersion;
 use crate::route::{Choice, Discovery, Via};
 
+mod balancing;
 mod credentials;
 mod kubernetes;
 mod mesh;

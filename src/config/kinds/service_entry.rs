@@ -107,6 +107,8 @@ pub struct Endpoint<'r> {
     pub labels: Vec<(Box<str>, Box<str>)>,
     /// At least 1.
     pub weight: u32,
+    /// `region/zone/subzone`.
+    pub locality: Option<Box<str>>,
 }
 
 /// `endpoints[].address`.
@@ -523,12 +525,8 @@ pub(super) fn read_endpoint<'r>(
         .collect();
     let labels = fields.map("labels", cx).iter().filter_map(|entry| label(entry, cx)).collect();
     let weight = fields.whole("weight", 0..=u64::from(u32::MAX), cx).unwrap_or(1);
-    for (name, why) in [
-        ("locality", "endpoints are taken wherever they are"),
-        ("serviceAccount", "identities inside a mesh are not verified"),
-    ] {
-        fields.ignored(name, why, cx);
-    }
+    let locality = fields.text("locality", cx).filter(|text| !text.value.is_empty()).map(|text| text.value.into());
+    fields.ignored("serviceAccount", "identities inside a mesh are not verified", cx);
     fields.finish(cx);
     let address = match text {
         Some(text) => read_endpoint_address(text, resolution, ports_node, cx),
@@ -546,7 +544,7 @@ pub(super) fn read_endpoint<'r>(
         }
     };
     let weight = u32::try_from(weight).unwrap_or(u32::MAX).max(1);
-    Some(Endpoint { resource, span: node.span, address, ports, labels, weight })
+    Some(Endpoint { resource, span: node.span, address, ports, labels, weight, locality })
 }
 
 fn label((key, node): &(Key, Node), cx: &mut Context<'_>) -> Option<(Box<str>, Box<str>)> {

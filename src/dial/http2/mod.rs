@@ -27,9 +27,10 @@ use super::bounds::expiry;
 use super::endpoints::Lease;
 use super::origination::{originate, sni};
 use super::pool::PoolKey;
-use super::{Asker, DialError, Dialer, Reached, Way, nothing_is_missing, proxy_header};
+use super::{Asker, DialError, Dialer, PickBy, Reached, Way, nothing_is_missing, proxy_header};
 use crate::account::usage::Resource;
-use crate::flow::{DialTrace, Source, Target};
+use crate::flow::{DialTrace, Target};
+use crate::route::balancing::outliers::Event;
 use crate::route::{Cluster, Hop, Via};
 use crate::stream::http2::Hold;
 
@@ -82,8 +83,7 @@ impl Dialer {
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Http2Upstream, DialError> {
-        let way = Way { cluster, target, client: asker.client, avoid: asker.avoid, deadline };
-        self.stream_of(way, Lead::Cluster(asker.received_via), trace).await
+        self.stream_of(asker.way(cluster, target, deadline), Lead::Cluster(asker.received_via), trace).await
     }
 
     /// The same to the parent itself, which is to be asked for whole URLs; see [`Dialer::dial_parent`].
@@ -94,11 +94,11 @@ impl Dialer {
         &self,
         hop: &Hop,
         target: &Target,
-        client: Option<&Source>,
+        asker: Asker<'_>,
         deadline: Instant,
         trace: &mut DialTrace,
     ) -> Result<Http2Upstream, DialError> {
-        let way = Way { cluster: &hop.cluster, target, client, avoid: &[], deadline };
+        let way = asker.way(&hop.cluster, target, deadline);
         self.stream_of(way, Lead::Parent(hop), trace).await
     }
 
@@ -108,7 +108,10 @@ impl Dialer {
     }
 
     async fn stream_of(&self, way: Way<'_>, lead: Lead<'_>, trace: &mut DialTrace) -> Result<Http2Upstream, DialError> {
-        let key = PoolKey::new(way.cluster, way.target, way.client);
+        let chosen = self.choose(way.cluster, *way.by)?;
+        let by = PickBy { chosen: chosen.as_ref(), ..*way.by };
+        let way = Way { by: &by, ..way };
+        let key = PoolKey::new(way.cluster, way.target, way.client, chosen);
         let mut joins = true; // once: who found no room on what others dialled dials for itself
         let count = || if let Lead::Tunnel(_) = lead { Ok(None) } else { self.enter().map(Some) };
         let dialling = loop {
@@ -179,6 +182,9 @@ impl Dialer {
                 Ok(stream) => stream,
                 Err(error) => {
                     reached.lease.connect_failed();
+                    if error.is_of_one_endpoint() {
+                        self.note(way.cluster, &reached.lease.witness(), Event::ConnectFailed);
+                    }
                     return Err(error);
                 }
             };

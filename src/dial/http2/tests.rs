@@ -358,7 +358,7 @@ async fn credentials_and_the_rules_target_go_to_the_parent() {
     };
     let cluster = behind(with(Ok("Basic dXNlcjpwYXNz".into())));
     let (target, mut trace) = (target("api.example:443"), DialTrace::default());
-    let asker = super::super::Asker { received_via: Some("1.1 one"), client: None, avoid: &[] };
+    let asker = super::super::Asker { received_via: Some("1.1 one"), ..Default::default() };
     assert!(dialer().dial_for(&cluster, &target, asker, soon(), &mut trace).await.is_ok());
     {
         let requests = peer.requests.lock().unwrap();

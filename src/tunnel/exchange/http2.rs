@@ -52,7 +52,7 @@ pub(super) async fn exchange<D: Reply>(
         return Err(refused);
     }
     if asking.unwanted.is_some_and(|unwanted| unwanted(&head)) {
-        return Err(ExchangeError::Unwanted);
+        return Err(ExchangeError::Unwanted(head.status()));
     }
     if is_websocket && (200..300).contains(&head.status()) {
         let head = switched(&head, asking)?;

@@ -18,12 +18,12 @@ use super::exchange::{
     Asking, Carrier, ExchangeError, ExchangeLimits, Exchanged, Upstream, exchange, exchange_with_body,
 };
 use super::headers::Outbound;
-use super::http::{HttpPlan, Pinned, Way, tally};
+use super::http::{Choice, HttpPlan, Pinned, Way, affinity, event_of};
 use super::over_http2::wants_http2;
 use super::patience::Patience;
 use crate::account::AccessRecord;
 use crate::account::usage::{Resource, overflowed};
-use crate::dial::PoolKey;
+use crate::dial::{PickBy, PoolKey};
 use crate::flow::{ErrorType, Failure, Target};
 use crate::http1::{BodyLength, RequestHead, ResponseHead};
 use crate::route::http::actions::Actions;
@@ -46,6 +46,8 @@ struct Hands<'a> {
     patience: &'a mut Patience,
     pinned: &'a mut Option<Pinned>,
     record: &'a mut AccessRecord,
+    /// What keeps the request at one endpoint.
+    affinity: Option<Box<Choice>>,
 }
 
 /// Why an attempt gave no answer to pass on.
@@ -85,8 +87,9 @@ impl Routed<'_> {
         let Self { proxy, head, plan, actions, .. } = self;
         let way = proxy.way(plan)?;
         let _admitted = proxy.admit(way.cluster, plan, record)?;
+        let affinity = affinity(way.cluster, plan, head);
         let via = proxy.via.load_full();
-        let shape = Shape::new(&self);
+        let shape = Shape::new(&self, affinity.as_ref().and_then(|choice| choice.set_cookie.as_ref()));
         let outbound = shape.outbound(&self, &way, via.sent());
         let mirrors = mirror::drawn(actions, &outbound);
         let mut client = Client::Whole(down);
@@ -94,7 +97,7 @@ impl Routed<'_> {
         if !has_body {
             mirror::send(proxy, &mirrors, &outbound, head, plan.target, None);
         }
-        let mut hands = Hands { patience, pinned, record };
+        let mut hands = Hands { patience, pinned, record, affinity };
         let began = Instant::now();
         let retries = self.retries();
         let keeps = retries.is_some() || !mirrors.is_empty();
@@ -183,14 +186,19 @@ impl Routed<'_> {
     ) -> Result<Exchanged, Trouble> {
         let Self { proxy, head, plan, .. } = *self;
         let began = Instant::now();
-        let key = proxy.dialer.pool_key(way.cluster, plan.target, plan.source);
-        let own = hands.pinned.take_if(|pinned| pinned.key == key);
+        // Flows that are hashed stay where they belong, as in Istio.
+        let avoid = if way.cluster.balancing.hashing().is_some() { &[] } else { way.avoid };
+        let affinity = hands.affinity.clone();
+        let choice = proxy.choose(way.cluster, plan, affinity, avoid, hands.record).map_err(Trouble::Final)?;
+        let by = choice.as_ref().map_or(PickBy { avoid, ..PickBy::NOTHING }, |choice| choice.by(avoid));
+        let key = proxy.dialer.pool_key(way.cluster, plan.target, plan.source, by.chosen.copied());
+        let own = hands.pinned.take_if(|pinned| pinned.key.leads_as(&key));
         let mut owned = own.is_some();
-        let over_http2 =
-            wants_http2(way, head) && proxy.goes_in_http2(way, plan, head, hands.record).await.map_err(trouble_of)?;
+        let over_http2 = wants_http2(way, head)
+            && proxy.goes_in_http2(way, plan, head, by, hands.record).await.map_err(trouble_of)?;
         let mut again = over_http2; // once, where the upstream did nothing with it
         let mut idle =
-            own.map(|pinned| pinned.upstream).or_else(|| if over_http2 { None } else { proxy.idle(&key, way.avoid) });
+            own.map(|pinned| pinned.upstream).or_else(|| if over_http2 { None } else { proxy.idle(&key, &by) });
         let base = proxy.exchange_limits(plan);
         let unwanted = |answer: &ResponseHead| !wants(answer);
         loop {
@@ -199,11 +207,11 @@ impl Routed<'_> {
                     upstream.dialed.retrace(hands.record.trace_mut());
                     Carrier::Connection(upstream)
                 }
-                None => self.dial(client, way, over_http2, &key, within.from(began), hands).await?,
+                None => self.dial(client, way, over_http2, &key, within.from(began), by, hands).await?,
             };
             let reused = carrier.is_reused();
             hands.record.trace_mut().reused = reused;
-            let host = carrier.host().cloned();
+            let witness = carrier.witness();
             let limits = ExchangeLimits { whole: within.from(began), ..base.clone() };
             let asking = Asking {
                 head,
@@ -213,8 +221,9 @@ impl Routed<'_> {
                 unwanted: self.retries().is_some().then_some(&unwanted),
             };
             let result = client.ask(carrier, &asking, keeps || over_http2, hands.patience).await;
-            if let Some(host) = host {
-                tally(&host, &result);
+            let is_stale = reused && matches!(result, Err(ExchangeError::Stale)); // the end of a kept connection is no failure
+            if let Some(event) = event_of(&result).filter(|_| !is_stale) {
+                proxy.dialer.note(way.cluster, &witness, event);
             }
             return match result {
                 Ok(mut exchanged) => {
@@ -234,7 +243,7 @@ impl Routed<'_> {
                 Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ConnectionTerminated => {
                     Err(Trouble::Reset(Some(failure)))
                 }
-                Err(ExchangeError::Unwanted) => Err(Trouble::Unwanted),
+                Err(ExchangeError::Unwanted(_)) => Err(Trouble::Unwanted),
                 Err(ExchangeError::Failed(failure)) if failure.error == ErrorType::ResponseTimeout => {
                     Err(Trouble::Late(failure))
                 }
@@ -243,6 +252,7 @@ impl Routed<'_> {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what the attempts share, and what differs in each")]
     async fn dial<D: Downstream>(
         &self,
         client: &mut Client<D>,
@@ -250,13 +260,14 @@ impl Routed<'_> {
         over_http2: bool,
         key: &PoolKey,
         limit: Option<Duration>,
+        by: PickBy<'_>,
         hands: &mut Hands<'_>,
     ) -> Result<Carrier, Trouble> {
         let Hands { patience, record, .. } = hands;
         let dialing = async {
             tokio::select! {
                 biased;
-                carrier = self.carrier(way, over_http2, key, record) => carrier.map_err(trouble_of),
+                carrier = self.carrier(way, over_http2, key, &by, record) => carrier.map_err(trouble_of),
                 () = client.gone() => Err(Trouble::Final(ExchangeError::ClientGone)),
             }
         };
@@ -274,12 +285,13 @@ impl Routed<'_> {
         way: &Way<'_>,
         over_http2: bool,
         key: &PoolKey,
+        by: &PickBy<'_>,
         record: &mut AccessRecord,
     ) -> Result<Carrier, Failure> {
         if over_http2 {
-            return self.proxy.http2_for(way, self.plan, self.head, record).await.map(Carrier::Stream);
+            return self.proxy.http2_for(way, self.plan, self.head, by, record).await.map(Carrier::Stream);
         }
-        let dialed = self.proxy.connection(way, self.plan, self.head, key, record).await?;
+        let dialed = self.proxy.connection(way, self.plan, self.head, key, by, record).await?;
         Ok(Carrier::Connection(Upstream { dialed, buf: BytesMut::new() }))
     }
 
@@ -372,7 +384,7 @@ struct Shape<'a> {
 }
 
 impl<'a> Shape<'a> {
-    fn new(routed: &Routed<'a>) -> Self {
+    fn new(routed: &Routed<'a>, set_cookie: Option<&Changes>) -> Self {
         let Routed { plan, actions, head, .. } = *routed;
         let matched_bytes = plan.route.taken.as_ref().map_or(0, |taken| taken.matched_bytes);
         let path = match &actions.rewrite {
@@ -389,12 +401,13 @@ impl<'a> Shape<'a> {
         };
         let origin = head.field("origin").and_then(|origin| std::str::from_utf8(origin).ok());
         let cors = actions.cors.as_ref().zip(origin).map(|(cors, origin)| cors.answer(origin)).unwrap_or_default();
-        let answer = if cors.is_empty() {
+        let answer = if cors.is_empty() && set_cookie.is_none() {
             (!actions.response.is_empty()).then_some(Cow::Borrowed(&actions.response))
         } else {
             let mut changes = Changes::default();
             cors.iter().for_each(|(name, value)| changes.set(name, value));
-            Some(Cow::Owned(changes.then(&actions.response)))
+            let changed = changes.then(&actions.response);
+            Some(Cow::Owned(set_cookie.map_or_else(|| changed.clone(), |cookie| changed.then(cookie))))
         };
         Self { path, target, request: (!actions.request.is_empty()).then_some(&actions.request), answer }
     }

@@ -236,7 +236,7 @@ impl Exchange {
                 self.refuse(Some(&head), false, record, failure, &mut reply).await;
             }
             Err(
-                ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted,
+                ExchangeError::ClientGone | ExchangeError::Stale | ExchangeError::Refused | ExchangeError::Unwanted(_),
             ) => {
                 reply.reset(Reason::CANCEL);
                 record.finish(Outcome::Ended(Ending::DownstreamReset));

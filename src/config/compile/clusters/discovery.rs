@@ -5,37 +5,38 @@ use std::path::Path;
 use crate::config::compile::notes::Notes;
 use crate::config::compile::services::Declared;
 use crate::config::diagnostic::Code;
-use crate::config::kinds::destination_rule::{Balancer, Subset};
+use crate::config::kinds::destination_rule::{Balancer, How, Subset};
 use crate::config::kinds::service_entry::{self, Resolution, ServiceEntry};
 use crate::flow::Host;
 use crate::route::cluster::{Endpoint, EndpointAddress};
 use crate::route::{Discovery, IpSet};
 
-/// Where addresses come from (CONTRACT "resolution on explicit listeners").
-pub(super) fn discovery(
-    declared: &Declared<'_, '_>,
+/// Where addresses come from (CONTRACT "resolution on explicit listeners"), and for each endpoint as what it was written.
+pub(super) fn discovery<'e, 'r>(
+    declared: &Declared<'e, 'r>,
     subset: Option<&Subset>,
-    balancer: Option<Balancer>,
+    balancer: Option<&Balancer>,
     sockets: &[impl AsRef<Path>],
     notes: &mut Notes<'_>,
-) -> Discovery {
+) -> (Discovery, Vec<&'e service_entry::Endpoint<'r>>) {
     let (entry, port) = (declared.entry, declared.port);
     let number = port.target_port.unwrap_or(port.number);
     let is_asked = matches!(entry.resolution, Resolution::None | Resolution::DynamicDns);
-    if is_asked || balancer == Some(Balancer::Asked) {
-        return Discovery::Asked { port: Some(number) };
+    if is_asked || balancer.is_some_and(|balancer| balancer.how == How::Asked) {
+        return (Discovery::Asked { port: Some(number) }, Vec::new());
     }
-    let chosen = |endpoint: &&service_entry::Endpoint<'_>| {
+    let chosen = |endpoint: &&service_entry::Endpoint<'r>| {
         subset.is_none_or(|subset| subset.labels.iter().all(|label| endpoint.labels.contains(label)))
     };
-    let located = |endpoint: &service_entry::Endpoint<'_>| {
+    let located = |endpoint: &'e service_entry::Endpoint<'r>| {
         let at = locate(endpoint, entry.endpoint_port(endpoint, port)?, sockets, notes)?;
-        Some(Endpoint { at, weight: endpoint.weight })
+        Some((Endpoint { at, weight: endpoint.weight }, endpoint))
     };
-    let mut endpoints: Vec<Endpoint> = entry.endpoints.iter().filter(chosen).filter_map(located).collect();
+    let located = entry.endpoints.iter().filter(chosen).filter_map(located);
+    let (mut endpoints, written): (Vec<Endpoint>, Vec<_>) = located.unzip();
     endpoints.shrink_to_fit(); // they stay as long as the generation
     if entry.resolution == Resolution::Static {
-        return Discovery::Static(endpoints);
+        return (Discovery::Static(endpoints), written);
     }
     if entry.endpoints.is_empty()
         && entry.selector.is_none()
@@ -45,9 +46,10 @@ pub(super) fn discovery(
         endpoints = vec![Endpoint { at: EndpointAddress::Host(host, number), weight: 1 }];
     }
     if endpoints.is_empty() {
-        return Discovery::Static(endpoints);
+        return (Discovery::Static(endpoints), written);
     }
-    Discovery::Dns { endpoints, first_address_only: entry.resolution == Resolution::DnsRoundRobin }
+    let first_address_only = entry.resolution == Resolution::DnsRoundRobin;
+    (Discovery::Dns { endpoints, first_address_only }, written)
 }
 
 fn locate(

@@ -1,5 +1,6 @@
 //! What to connect to: clusters of service ports, of subsets, and of parent proxies.
 
+pub(super) mod balancing;
 mod connection_pool;
 mod discovery;
 mod origination;
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::balancing::standing;
 use self::connection_pool::connection_pool;
 use self::discovery::{discovery, opened, parent_discovery};
 use self::origination::{parent_origination, warn_of_double_tls};
@@ -21,13 +23,13 @@ use super::services::{Declared, Registry};
 use crate::account::Traffic;
 use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
-use crate::config::kinds::destination_rule::{Balancer, Subset, Tunnel};
+use crate::config::kinds::destination_rule::{How, Settings as PortSettings, Subset, Tunnel};
 use crate::config::kinds::service_entry::ServiceEntry;
 use crate::config::kinds::sidecar::Sidecar;
 use crate::config::resource::Resource;
 use crate::config::settings::Settings;
 use crate::config::source::Span;
-use crate::flow::Origin;
+use crate::flow::{Origin, Workload};
 use crate::route::cluster::{Authorization, Balancing, Hop};
 use crate::route::parents::Parents;
 use crate::route::upstream_http::UpstreamHttp;
@@ -38,6 +40,7 @@ use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASST
 pub(super) struct Clusters<'c, 'r, 's> {
     settings: &'c Settings,
     policy: &'c Arc<AddressPolicy>,
+    client: &'c Workload,
     namespace: &'c Arc<str>,
     registry: &'c Registry<'c, 'r>,
     rules: &'c Rules<'c, 'r>,
@@ -88,14 +91,15 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     pub(super) fn new(
         settings: &'c Settings,
         policy: &'c Arc<AddressPolicy>,
-        namespace: &'c Arc<str>,
+        client: &'c Workload,
         registry: &'c Registry<'c, 'r>,
         rules: &'c Rules<'c, 'r>,
         credentials: &'c mut Credentials<'s>,
     ) -> Self {
         let source = settings.dial.source.as_slice().into();
+        let namespace = &client.namespace;
         let (parents, made) = (None, HashMap::new());
-        Self { settings, policy, namespace, registry, rules, credentials, source, parents, made }
+        Self { settings, policy, client, namespace, registry, rules, credentials, source, parents, made }
     }
 
     /// The cluster of a service port itself.
@@ -163,6 +167,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             addresses: self.address_rules(IpSet::default()),
             source: self.source.clone(),
             balancing: Balancing::default(),
+            standing: None,
             idle_timeout: None,
             requests_per_connection_max: 0,
             http: UpstreamHttp::default(),
@@ -297,21 +302,26 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
         let source = &entry.annotations.source;
         let name = cluster_name(port, subset.map(|subset| &subset.name), &declared.host);
         let origin = entry.origin(declared.port.span);
+        let (discovery, written) =
+            discovery(declared, subset, settings.balancer.as_ref(), &self.settings.files.sockets, notes);
+        let resource = rule.map(|rule| resource_of(rule, subset, &settings));
+        let standing = standing(&settings, &discovery, &written, self.client, resource, notes);
         Cluster {
             traffic: Traffic::new(name.clone(), origin.resource.clone()),
             name,
             origin,
-            discovery: discovery(declared, subset, settings.balancer, &self.settings.files.sockets, notes),
+            discovery,
             via: Via::Direct,
             straight: None,
             tls: self.origination(declared, rule, subset, &settings, notes).map(Arc::new),
             connect_timeout: pool.connect_timeout.unwrap_or(self.settings.mesh.connect_timeout),
             addresses: self.address_rules(opened(entry)),
             source: if source.is_empty() { self.source.clone() } else { source.as_slice().into() },
-            balancing: match settings.balancer {
-                Some(Balancer::Endpoints(balancing)) => balancing,
-                Some(Balancer::Asked) | None => Balancing::default(),
+            balancing: match settings.balancer.as_ref().map(|balancer| balancer.how.clone()) {
+                Some(How::Endpoints(balancing)) => balancing,
+                Some(How::Asked) | None => Balancing::default(),
             },
+            standing,
             idle_timeout: pool.idle_timeout,
             requests_per_connection_max: pool.requests_per_connection_max,
             http: upstream_http(declared.protocol, &pool, self.settings),
@@ -343,6 +353,7 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             addresses: self.address_rules(IpSet::default()),
             source: Arc::default(),
             balancing: Balancing::default(),
+            standing: None,
             idle_timeout: None,
             requests_per_connection_max: 0,
             http: UpstreamHttp::default(),
@@ -363,6 +374,22 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     pub(super) fn registry(&self) -> &'c Registry<'c, 'r> {
         self.registry
     }
+}
+
+/// The resource that says how endpoints are picked: that of the subset, where it says so.
+fn resource_of<'r>(rule: &Rule<'_, 'r>, subset: Option<&Subset>, settings: &PortSettings) -> &'r Resource {
+    let spans = |settings: &PortSettings| {
+        (settings.balancer.as_ref().map(|of| of.span), settings.outliers.as_ref().map(|of| of.span))
+    };
+    let (balancer, outliers) = spans(settings);
+    let of_subset = subset.and_then(|subset| rule.subset(&subset.name.value)).filter(|(_, subset)| {
+        let policy = &subset.policy;
+        policy.ports.iter().map(|(_, settings)| settings).chain([&policy.settings]).any(|own| {
+            let (own_balancer, own_outliers) = spans(own);
+            balancer.is_some() && own_balancer == balancer || outliers.is_some() && own_outliers == outliers
+        })
+    });
+    of_subset.map_or_else(|| rule.resource(), |(of, _)| of.resource)
 }
 
 fn cluster_name(port: u16, subset: Option<&SharedText>, host: &str) -> Arc<str> {

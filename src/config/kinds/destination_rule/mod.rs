@@ -2,6 +2,7 @@
 
 mod connection_pool;
 mod load_balancer;
+pub(in crate::config) mod locality;
 mod outlier_detection;
 mod parent;
 mod retry_budget;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use self::connection_pool::read_pool;
 use self::load_balancer::read_balancer;
-use self::outlier_detection::check_outlier_detection;
+use self::outlier_detection::read_outliers;
 use self::parent::read_authorization;
 use self::retry_budget::read_retry_budget;
 use self::tls::read_tls;
@@ -29,13 +30,15 @@ use crate::config::resource::Resource;
 use crate::config::source::Spanned;
 use crate::config::yaml::{Node, Value};
 use crate::flow::Workload;
+use crate::route::balancing::Outliers;
 use crate::route::cluster::ProxyProtocol;
 use crate::route::connection_pool::RetryBudget;
 use crate::route::hosts::resolve_short_name;
 use crate::route::probe::Probe;
 
 pub use self::connection_pool::{Pool, UPGRADES};
-pub use self::load_balancer::Balancer;
+pub use self::load_balancer::{Balancer, How};
+pub use self::locality::LocalityLb;
 pub use self::parent::CredentialRef;
 pub use self::tls::{Tls, TlsMode};
 pub use self::tunnel::Tunnel;
@@ -98,8 +101,10 @@ pub struct Settings {
     pub tls: Option<Spanned<Tls>>,
     /// `connectionPool`.
     pub pool: Option<Pool>,
-    /// `loadBalancer.simple`.
+    /// `loadBalancer`.
     pub balancer: Option<Balancer>,
+    /// `outlierDetection`.
+    pub outliers: Option<Spanned<Outliers>>,
 }
 
 impl<'r> DestinationRule<'r> {
@@ -240,11 +245,11 @@ fn read_settings(fields: &mut Fields<'_>, cx: &mut Context<'_>) -> Settings {
     let tls_node = fields.get("tls");
     let tls = tls_node.and_then(|node| Some(Spanned { value: read_tls(node, cx)?, span: node.span }));
     let pool = fields.get("connectionPool").and_then(|node| read_pool(node, cx));
-    let balancer = fields.get("loadBalancer").and_then(|node| read_balancer(node, cx));
-    if let Some(node) = fields.get("outlierDetection") {
-        check_outlier_detection(node, cx);
-    }
-    Settings { tls, pool, balancer }
+    let outliers_node = fields.get("outlierDetection");
+    let outliers = outliers_node.and_then(|node| Some(Spanned { value: read_outliers(node, cx)?, span: node.span }));
+    let has_outliers = outliers_node.is_some();
+    let balancer = fields.get("loadBalancer").and_then(|node| read_balancer(node, has_outliers, cx));
+    Settings { tls, pool, balancer, outliers }
 }
 
 fn read_proxy_protocol(node: &Node, cx: &mut Context<'_>) -> Option<ProxyProtocol> {
@@ -274,15 +279,17 @@ impl Policy {
         Settings {
             tls: over.tls.or_else(|| below.tls.clone()),
             pool: over.pool.or(below.pool),
-            balancer: over.balancer.or(below.balancer),
+            balancer: over.balancer.or_else(|| below.balancer.clone()),
+            outliers: over.outliers.or(below.outliers),
         }
     }
 
     /// True if nothing is set.
     pub fn is_empty(&self) -> bool {
-        let Settings { tls, pool, balancer } = &self.settings;
-        let is_bare = tls.is_none() && pool.is_none() && balancer.is_none() && self.ports.is_empty();
-        is_bare && self.tunnel.is_none() && self.proxy_protocol.is_none() && self.retry_budget.is_none()
+        let Settings { tls, pool, balancer, outliers } = &self.settings;
+        let is_bare = tls.is_none() && pool.is_none() && balancer.is_none() && outliers.is_none();
+        let is_bare = is_bare && self.ports.is_empty() && self.tunnel.is_none();
+        is_bare && self.proxy_protocol.is_none() && self.retry_budget.is_none()
     }
 }
 
