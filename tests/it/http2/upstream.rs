@@ -111,6 +111,7 @@ fn whole(egret: &Egret, request: &str) -> String {
 
 /// An answer over HTTP/2, whole.
 struct Got {
+    /// 0 where it broke off before its head was here: a reset overtakes what is still in a queue.
     status: u16,
     fields: HeaderMap,
     body: Vec<u8>,
@@ -135,7 +136,13 @@ fn ask_h2(egret: &Egret, method: &str, path: &str, fields: &[(&str, &str)], body
         if !body.is_empty() {
             stream.send_data(Bytes::copy_from_slice(body), true).unwrap();
         }
-        let (parts, mut recv) = response.await.unwrap().into_parts();
+        let (parts, mut recv) = match response.await {
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                let (fields, body) = (HeaderMap::new(), Vec::new());
+                return Got { status: 0, fields, body, trailers: None, broken: Some(error) };
+            }
+        };
         let (mut got, mut broken) = (Vec::new(), None);
         while let Some(data) = recv.data().await {
             match data {
@@ -321,7 +328,7 @@ fn what_broke_off_never_looks_complete() {
     assert!(answer.contains("4\r\nhalf\r\n") && !answer.contains("0\r\n\r\n"), "{answer}");
     egret.record("/cut").shows(&[("code", "200"), ("flags", "UC")]);
     let got = ask_h2(&egret, "GET", "/cut-too", &[], b"");
-    assert_eq!((got.status, got.body.as_slice()), (200, &b"half"[..]));
+    assert!(matches!((got.status, &got.body[..]), (200, b"half" | b"") | (0, b"")), "{} {:?}", got.status, got.body);
     assert!(got.broken.is_some_and(|error| error.is_reset()));
     // One that is reset before its answer is 502.
     let own = Folder::new();

@@ -253,6 +253,8 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             via: Via::Connect(Arc::new(hop)),
             tls: None,
             addresses: self.address_rules(IpSet::default()),
+            // The port's protocol is how the parent is asked, and says nothing of what it leads to.
+            http: UpstreamHttp::default(),
             ..self.direct(declared, None, None, notes)
         }
     }
