@@ -223,7 +223,7 @@ async fn small_messages_are_not_spliced() {
 #[tokio::test]
 async fn large_messages_that_fill_no_buffer_are_spliced() {
     let _turn = PIPES.lock().await;
-    const MESSAGE: usize = 128 * 1024;
+    const MESSAGE: usize = 60 * 1024;
     let wide = || {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(4 * MESSAGE as u32).unwrap();

@@ -197,7 +197,7 @@ impl Way {
             }
             self.unflushed = to.tcp().is_none();
             // Not full ones: a source that shares its core with others seldom fills a buffer, and is no less bulk for that.
-            let is_large = bytes.len() >= FIRST_READ_BYTES;
+            let is_large = bytes.len() >= LARGE_READ_BYTES;
             self.large_reads = if is_large { self.large_reads.saturating_add(1) } else { 0 };
             if self.splices && self.large_reads >= LARGE_READS && from.prefix().is_empty() {
                 self.phase = Phase::Splicing;
@@ -267,5 +267,6 @@ fn poll_write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8]) -> Poll<Resul
 
 const ROUNDS_MAX: usize = 16; // of at most 256 KiB: about a millisecond
 const FIRST_READ_BYTES: usize = 64 * 1024;
-const LARGE_READS: u8 = 4; // in a row, each of FIRST_READ_BYTES at least; then the flow is bulk
+const LARGE_READS: u8 = 4; // in a row; then the flow is bulk
+const LARGE_READ_BYTES: usize = 48 * 1024; // well above what a splice must bring, and below a segment of the loopback (65,483)
 const SPLICE_BYTES_MIN: usize = 32 * 1024; // below that two splices cost what a read and a write cost, ECOSYSTEM 5.1
