@@ -1,4 +1,4 @@
-//! Which endpoint of a cluster a flow goes to, as far as that is arithmetic: weights on a [`line`], the tables of consistent hashing
+//! Which endpoint of a cluster a flow goes to, as far as that is arithmetic: weights on a [`mod@line`], the tables of consistent hashing
 //! ([`ring`], [`maglev`]), what of a flow is hashed ([`hashing`]), new endpoints ([`warm_up`]), near ones ([`locality`]) and failing ones
 //! ([`outliers`]). Pure: what happened so far is kept in `dial`, and randomness comes from there.
 
