@@ -60,7 +60,9 @@ fn a_reload_answers_with_its_report() {
     let told = ask_socket(&socket, &["-X", "POST"], "/reload");
     assert_eq!((told.status, told.json()["ok"].as_bool()), (422, Some(false)), "{}", told.body);
     assert!(told.body.contains("egret.yaml:5:1"), "{}", told.body);
-    assert_eq!(egret.stderr.so_far().iter().filter(|line| line.contains("POST /reload")).count(), 2);
+    eventually("both are in the log", || {
+        egret.stderr.so_far().iter().filter(|line| line.contains("POST /reload")).count() == 2
+    });
 }
 
 #[test]
