@@ -85,7 +85,7 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
         shown.bounds = Some(bounds(cluster));
         shown.is_watched |= cluster.outliers().is_some();
         if let Discovery::Static(endpoints) | Discovery::Dns { endpoints, .. } = &cluster.discovery {
-            let localities = cluster.standing.as_ref().and_then(|standing| standing.localities.as_ref());
+            let localities = cluster.standing().and_then(|standing| standing.localities.as_ref());
             for (index, endpoint) in endpoints.iter().enumerate() {
                 if let EndpointAddress::Host(Host::Ip(ip), port) = endpoint.at {
                     let place = localities.and_then(|localities| localities.places.get(index)).cloned();
@@ -100,7 +100,7 @@ fn shown(proxy: &Proxy, wanted: &Wanted) -> BTreeMap<Arc<str>, Shown> {
 /// Envoy's number for "any number" is the largest that it knows.
 fn bounds(cluster: &Cluster) -> [u64; Resource::ALL.len()] {
     Resource::ALL.map(|resource| {
-        let pool = cluster.pool.as_deref();
+        let pool = cluster.pool();
         let max = pool.and_then(|pool| pool.max(resource, &Usage::default()));
         max.map_or(u64::from(u32::MAX), |max| max as u64)
     })

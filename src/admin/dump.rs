@@ -207,13 +207,13 @@ fn describe(cluster: &Cluster) -> Value {
         "outlier_detection": cluster.outliers().is_some(),
         "source": cluster.source,
         "connect_timeout_s": seconds(cluster.connect_timeout),
-        "idle_timeout_s": cluster.idle_timeout.map(seconds),
-        "requests_per_connection_max": cluster.requests_per_connection_max,
+        "idle_timeout_s": cluster.idle_timeout().map(seconds),
+        "requests_per_connection_max": cluster.requests_per_connection_max(),
         "http": cluster.http.version.as_str(),
         "streams_per_connection_max": cluster.http.streams_max(),
         "http2_keepalive_s": cluster.http.keepalive().map(|ping| [seconds(ping.interval), seconds(ping.timeout)]),
-        "connection_pool": cluster.pool.as_deref().map(connection_pool),
-        "proxy_protocol": cluster.proxy_protocol.map(ProxyProtocol::as_str),
+        "connection_pool": cluster.pool().map(connection_pool),
+        "proxy_protocol": cluster.proxy_protocol().map(ProxyProtocol::as_str),
     })
 }
 

@@ -31,7 +31,7 @@ impl Usages {
 impl Dialer {
     /// What is held of a cluster; `None` where nothing bounds it.
     pub fn usage<'c>(&self, cluster: &'c Cluster) -> Option<&'c Arc<Usage>> {
-        cluster.pool.as_deref().map(|pool| self.usages.of(cluster, pool))
+        cluster.pool().map(|pool| self.usages.of(cluster, pool))
     }
 
     /// Takes one of a resource of a cluster until it is dropped; `None` where nothing bounds the cluster.
@@ -39,7 +39,7 @@ impl Dialer {
     /// # Errors
     /// [`DialError::Overflow`].
     pub fn hold(&self, cluster: &Cluster, of: Resource) -> Result<Option<Held>, DialError> {
-        let Some(pool) = cluster.pool.as_deref() else { return Ok(None) };
+        let Some(pool) = cluster.pool() else { return Ok(None) };
         let usage = self.usages.of(cluster, pool);
         let max = pool.max(of, usage);
         let take = || usage.take(of, max.unwrap_or(usize::MAX));
@@ -65,5 +65,5 @@ impl Dialer {
 
 /// When a connection of the cluster that was opened just now has to serve no more requests.
 pub(super) fn expiry(cluster: &Cluster) -> Option<Instant> {
-    Instant::now().checked_add(cluster.pool.as_deref()?.lifetime?)
+    Instant::now().checked_add(cluster.pool()?.lifetime?)
 }

@@ -169,7 +169,7 @@ impl Dialer {
             None => self.reach(way, trace).await,
         };
         let mut reached = reached.map_err(on_the_way)?;
-        if let Some(version) = way.cluster.proxy_protocol {
+        if let Some(version) = way.cluster.proxy_protocol() {
             Box::pin(proxy_header::send(&mut reached, version, way, trace)).await.map_err(on_the_way)?;
         }
         if let Some(tls) = &hop.cluster.tls {

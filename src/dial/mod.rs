@@ -239,7 +239,7 @@ impl Dialer {
             Via::Connect(hop) => Box::pin(self.through(way, hop, asker.received_via, trace)).await?,
         };
         reached.lease.keep(held, expiry(cluster));
-        if let (Some(version), Via::Direct) = (cluster.proxy_protocol, &cluster.via) {
+        if let (Some(version), Via::Direct) = (cluster.proxy_protocol(), &cluster.via) {
             Box::pin(proxy_header::send(&mut reached, version, way, trace)).await?;
         }
         let Reached { mut stream, lease, began } = reached;

@@ -140,8 +140,8 @@ fn depends_on_target(cluster: &Cluster) -> bool {
 
 /// A PROXY header is sent on the way.
 fn says_client(cluster: &Cluster) -> bool {
-    cluster.proxy_protocol.is_some()
-        || matches!(&cluster.via, Via::Connect(hop) if hop.cluster.proxy_protocol.is_some())
+    cluster.proxy_protocol().is_some()
+        || matches!(&cluster.via, Via::Connect(hop) if hop.cluster.proxy_protocol().is_some())
 }
 
 fn same_way(one: &Cluster, other: &Cluster) -> bool {
@@ -151,7 +151,7 @@ fn same_way(one: &Cluster, other: &Cluster) -> bool {
         && one.outliers().is_some() == other.outliers().is_some()
         && one.source == other.source
         && one.http == other.http
-        && one.proxy_protocol == other.proxy_protocol
+        && one.proxy_protocol() == other.proxy_protocol()
         && one.addresses.opened == other.addresses.opened
         && one.addresses.policy.allow == other.addresses.policy.allow
         && one.addresses.policy.deny == other.addresses.policy.deny
@@ -250,7 +250,7 @@ impl Pool {
     /// Keeps a connection.
     pub(super) fn checkin(&self, key: PoolKey, dialed: Dialed) {
         let Dialed { stream, lease, requests, peer, local, hop } = dialed;
-        let until = Instant::now() + key.cluster.pool.as_ref().and_then(|pool| pool.idle).unwrap_or(IDLE_TIME);
+        let until = Instant::now() + key.cluster.pool().and_then(|pool| pool.idle).unwrap_or(IDLE_TIME);
         let requests = requests.saturating_add(1);
         let held = Held { key, stream, lease: lease.park(), requests, peer, local, hop, until };
         let usages: Vec<_> = held.lease.usages().cloned().collect();
@@ -426,6 +426,7 @@ mod tests {
     use super::*;
     use crate::flow::Name;
     use crate::route::cluster::ProxyProtocol::{V1, V2};
+    use crate::route::cluster::TrafficPolicy;
     use crate::tls::{ClientTls, ClientTlsSpec};
 
     /// A connection, and the upstream's end of it.
@@ -628,7 +629,8 @@ mod tests {
         // Whom a PROXY header names decides, and nothing else of the client does.
         let proxied = |version, port| {
             let client = Source { peer: SocketAddr::from(([10, 0, 0, 1], port)), ..client() };
-            let cluster = Cluster { proxy_protocol: Some(version), ..fixed(&[one]) };
+            let policy = TrafficPolicy { proxy_protocol: Some(version), ..TrafficPolicy::default() }.if_any();
+            let cluster = Cluster { policy, ..fixed(&[one]) };
             PoolKey::new(&Arc::new(cluster), &target("a.example:80"), Some(&client), None)
         };
         assert_eq!(proxied(V1, 1), proxied(V1, 1));

@@ -258,7 +258,7 @@ async fn connect_to(way: Way<'_>, peer: SocketAddr, before: Before, began: Insta
     if before == Before::AskSocket && OwnListeners::is_own_end(peer, stream.local_addr().map_err(failed)?) {
         return Err(DialError::Loop(peer));
     }
-    if let Some(keepalive) = way.cluster.pool.as_deref().and_then(|pool| pool.keepalive) {
+    if let Some(keepalive) = way.cluster.pool().and_then(|pool| pool.keepalive) {
         tcp::keep_alive(&stream, keepalive);
     }
     Ok(stream)

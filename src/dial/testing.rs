@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use super::{DialSettings, Dialer, DnsSettings, Family};
 use crate::flow::{Host, Origin, Target};
 use crate::route::addresses::{AddressPolicy, AddressRules, IpSet};
-use crate::route::cluster::{Balancing, Endpoint, EndpointAddress};
-use crate::route::{Cluster, Discovery, Via};
+use crate::route::cluster::{Endpoint, EndpointAddress};
+use crate::route::{Cluster, Discovery};
 
 pub(super) fn nets(nets: &[&str]) -> IpSet {
     nets.iter().map(|net| net.parse::<IpNet>().unwrap()).collect()
@@ -23,26 +23,8 @@ pub(super) fn nets(nets: &[&str]) -> IpSet {
 /// Asked-for targets, straight, loopback open.
 pub(super) fn cluster() -> Cluster {
     let policy = Arc::new(AddressPolicy { allow: nets(&["127.0.0.0/8", "::1/128"]), deny: IpSet::default() });
-    Cluster {
-        name: "PassthroughCluster".into(),
-        origin: Origin::default(),
-        discovery: Discovery::Asked { port: None },
-        via: Via::Direct,
-        straight: None,
-        tls: None,
-        connect_timeout: Duration::from_secs(5),
-        addresses: AddressRules { policy, opened: IpSet::default() },
-        source: Arc::default(),
-        balancing: Balancing::LeastRequest,
-        standing: None,
-        idle_timeout: None,
-        requests_per_connection_max: 0,
-        http: Default::default(),
-        pool: None,
-        retries: None,
-        proxy_protocol: None,
-        traffic: "PassthroughCluster".into(),
-    }
+    let (discovery, addresses) = (Discovery::Asked { port: None }, AddressRules { policy, opened: IpSet::default() });
+    Cluster::new("PassthroughCluster".into(), Origin::default(), discovery, addresses, Duration::from_secs(5))
 }
 
 pub(super) fn endpoint(at: &str) -> Endpoint {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cluster::{Balancing, Endpoint, EndpointAddress};
+use super::cluster::{Endpoint, EndpointAddress};
 use super::snapshot::{Mode, Outbound, Snapshot, View};
-use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, Via, consistency};
-use crate::account::Traffic;
+use super::{AddressRules, Choice, Cluster, Discovery, Protocol, Service, consistency};
 use crate::flow::{
     Ask, Flow, ListenerKind, ListenerName, Origin, Request, RequestFields, Scheme, Source, Target, Workload,
 };
@@ -17,26 +16,9 @@ pub(crate) fn origin(resource: &str, line: u32) -> Origin {
 }
 
 pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
-    Arc::new(Cluster {
-        name: name.into(),
-        origin: Origin::default(),
-        discovery: Discovery::Asked { port: None },
-        via: Via::Direct,
-        straight: None,
-        tls: None,
-        connect_timeout: Duration::from_secs(10),
-        addresses: AddressRules::default(),
-        source: Arc::default(),
-        balancing: Balancing::default(),
-        standing: None,
-        idle_timeout: None,
-        requests_per_connection_max: 0,
-        http: Default::default(),
-        pool: None,
-        retries: None,
-        proxy_protocol: None,
-        traffic: Traffic::new(name.into(), "".into()),
-    })
+    let discovery = Discovery::Asked { port: None };
+    let timeout = Duration::from_secs(10);
+    Arc::new(Cluster::new(name.into(), Origin::default(), discovery, AddressRules::default(), timeout))
 }
 
 pub(crate) fn service(host: &str, port: u16, protocol: Protocol) -> Service {

@@ -306,23 +306,34 @@ impl<'a> Answering<'a> {
                 Ok((head, waited, answer, result))
             };
             tokio::pin!(pump, answered);
-            tokio::select! {
-                biased;
-                pumped = &mut pump => match pumped {
-                    Ok(()) => {
-                        self.request_end.get_or_init(Instant::now);
-                        answered.await?
-                    }
-                    // The origin may have answered and closed without reading on: its answer counts.
-                    Err(CopyError::Write(_)) => answered.await?,
-                    // Half an answer is out: it cannot be followed by another one.
-                    Err(_) if begun.load(Ordering::Relaxed) => return Err(ExchangeError::ClientGone),
-                    Err(error) => return Err(client_failed(error)),
-                },
-                answered = &mut answered => answered?,
-            }
+            self.both(pump, answered, &begun).await?
         };
         Ok(answer.into_exchanged(&self, Some(up), result, received, waited, head))
+    }
+
+    /// Waits for an answer to have passed, while the request's body is sent; `begun`: some of the answer is out. What is left of a body
+    /// that nobody waits for any more is not sent.
+    async fn both<T>(
+        &self,
+        mut pump: Pin<&mut impl Future<Output = Result<(), CopyError>>>,
+        mut answered: Pin<&mut impl Future<Output = Result<T, ExchangeError>>>,
+        begun: &AtomicBool,
+    ) -> Result<T, ExchangeError> {
+        tokio::select! {
+            biased;
+            pumped = &mut pump => match pumped {
+                Ok(()) => {
+                    self.request_end.get_or_init(Instant::now);
+                    answered.await
+                }
+                // The upstream may have answered and wants no more of the body: its answer counts.
+                Err(CopyError::Write(_)) => answered.await,
+                // Half an answer is out: it cannot be followed by another one.
+                Err(_) if begun.load(Ordering::Relaxed) => Err(ExchangeError::ClientGone),
+                Err(error) => Err(client_failed(error)),
+            },
+            answered = &mut answered => answered,
+        }
     }
 
     /// Reads the head of the final answer; interim ones are passed on as they come.

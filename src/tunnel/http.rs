@@ -371,7 +371,7 @@ fn reusable(exchanged: &mut Exchanged, cluster: &Cluster) -> Option<Upstream> {
         Next::KeepAlive(upstream) | Next::Close(upstream) => upstream.take()?,
         Next::Abort(_) | Next::Switched(_) => return None,
     };
-    let requests_max = cluster.requests_per_connection_max;
+    let requests_max = cluster.requests_per_connection_max();
     let is_over = upstream.dialed.lease.has_expired();
     (!is_over && (requests_max == 0 || upstream.dialed.requests.saturating_add(1) < requests_max)).then_some(upstream)
 }

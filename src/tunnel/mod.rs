@@ -290,9 +290,9 @@ impl Times {
             Via::Direct => None,
         };
         let clusters = || [Some(cluster), parent].into_iter().flatten();
-        let pools = || clusters().filter_map(|cluster| cluster.pool.as_deref());
+        let pools = || clusters().filter_map(|cluster| cluster.pool());
         Self {
-            idle: clusters().find_map(|cluster| cluster.idle_timeout),
+            idle: clusters().find_map(|cluster| cluster.idle_timeout()),
             lifetime: pools().filter_map(|pool| pool.lifetime).min(),
             keeps_alive: pools().any(|pool| pool.keepalive.is_some()),
         }

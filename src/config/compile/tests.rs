@@ -441,7 +441,7 @@ fn port_settings_replace_and_subset_settings_are_laid_over() {
     let cluster = |asked: &str| loaded.ask(asked).verdict.expect("allowed").cluster;
     let http = cluster("http://a.test/");
     assert_eq!(http.connect_timeout.as_secs(), 10, "left out of the port's settings: back to the default");
-    assert!(http.idle_timeout.is_none() && http.tls.is_some());
+    assert!(http.idle_timeout().is_none() && http.tls.is_some());
     let subset = cluster("a.test:443");
     assert_eq!((&*subset.name, subset.connect_timeout.as_secs()), ("outbound|443|s|a.test", 1));
     assert_eq!(subset.balancing, crate::route::cluster::Balancing::RoundRobin);

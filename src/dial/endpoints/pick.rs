@@ -89,7 +89,7 @@ impl ClusterState {
         by: PickBy<'_>,
         tried: &[usize],
     ) -> Result<usize, Nobody> {
-        let weights = match &cluster.standing {
+        let weights = match cluster.standing() {
             Some(standing) => Some(weigh(members, standing, endpoints, by.hash)?),
             None => None,
         };

@@ -11,7 +11,7 @@ use crate::route::balancing::hashing::{HashOn, Table, of_bytes};
 use crate::route::balancing::locality::{Localities, Place};
 use crate::route::balancing::outliers::Event;
 use crate::route::balancing::{Balancing, Hashing, Outliers, Standing, WarmUp};
-use crate::route::cluster::Endpoint;
+use crate::route::cluster::{Endpoint, TrafficPolicy};
 
 struct Picking {
     state: ClusterState,
@@ -27,8 +27,9 @@ fn picking(balancing: Balancing, weights: &[u32], standing: Standing) -> Picking
     let endpoints = weights.iter().enumerate();
     let endpoints: Vec<Endpoint> =
         endpoints.map(|(index, weight)| Endpoint { weight: *weight, ..endpoint(&peer(index).to_string()) }).collect();
-    let standing = (!standing.is_plain()).then(|| Arc::new(standing));
-    let cluster = Cluster { discovery: Discovery::Static(endpoints.clone()), balancing, standing, ..cluster() };
+    let standing = (!standing.is_plain()).then_some(standing);
+    let policy = TrafficPolicy { standing, ..TrafficPolicy::default() }.if_any();
+    let cluster = Cluster { discovery: Discovery::Static(endpoints.clone()), balancing, policy, ..cluster() };
     Picking { state: ClusterState::default(), cluster: Arc::new(cluster), endpoints }
 }
 

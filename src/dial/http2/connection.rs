@@ -88,7 +88,7 @@ impl Bounds {
     pub(super) fn new(cluster: &Cluster, settings: &DialSettings) -> Self {
         Self {
             streams_max: cluster.http.streams_max(),
-            requests_max: cluster.requests_per_connection_max,
+            requests_max: cluster.requests_per_connection_max(),
             keepalive: cluster.http.keepalive(),
             settings_time: cluster.connect_timeout,
             header_list_bytes_max: u32::try_from(settings.head_bytes).unwrap_or(u32::MAX).saturating_add(FIELD_BYTES),

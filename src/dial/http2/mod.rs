@@ -172,7 +172,7 @@ impl Dialer {
             Via::Connect(hop) => Box::pin(self.through(way, hop, received_via, trace)).await?,
         };
         reached.lease.keep(held, expiry(way.cluster));
-        if let (Some(version), Via::Direct) = (way.cluster.proxy_protocol, &way.cluster.via) {
+        if let (Some(version), Via::Direct) = (way.cluster.proxy_protocol(), &way.cluster.via) {
             Box::pin(proxy_header::send(&mut reached, version, way, trace)).await?;
         }
         if let Some(tls) = &way.cluster.tls {

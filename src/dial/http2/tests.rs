@@ -15,7 +15,7 @@ use super::super::{DialSettings, Dialed};
 use super::*;
 use crate::flow::{ErrorType, Failure, Host};
 use crate::route::Discovery;
-use crate::route::cluster::{Authorization, Origination, Sni, TunnelMethod};
+use crate::route::cluster::{Authorization, Origination, Sni, TrafficPolicy, TunnelMethod};
 use crate::route::upstream_http::{Http2Options, Keepalive, UpstreamHttp, UpstreamVersion};
 use crate::tls::testing::{Authority, Server};
 use crate::tls::{ClientTls, ClientTlsSpec};
@@ -308,7 +308,8 @@ async fn a_rules_own_bounds_count_too() {
         tunnels.push(tunnel(&dialer, &few).await.unwrap());
     }
     assert_eq!(peer.connections(), 2);
-    let once = behind(hop(Cluster { requests_per_connection_max: 2, name: "once".into(), ..peer.cluster() }));
+    let policy = TrafficPolicy { requests_per_connection_max: 2, ..TrafficPolicy::default() }.if_any();
+    let once = behind(hop(Cluster { policy, name: "once".into(), ..peer.cluster() }));
     for _ in 0..4 {
         echoes(&mut tunnel(&dialer, &once).await.unwrap(), b"ping").await;
     }

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{
     Answer, Answering, Asking, ExchangeError, Exchanged, HALF_CLOSED_TIME, INTERIM_MAX, MOMENT, Next, Upstream,
-    client_failed, refused_by_parent, unexpected_switch,
+    refused_by_parent, unexpected_switch,
 };
 use crate::dial::{Dialed, Http2Sent, Http2Upstream, is_refused};
 use crate::flow::{ErrorType, Failure};
@@ -107,20 +107,7 @@ pub(super) async fn exchange_with_body<S: Source, P: Reply>(
             Ok((head, waited, answer, result))
         };
         tokio::pin!(pump, answered);
-        tokio::select! {
-            biased;
-            pumped = &mut pump => match pumped {
-                Ok(()) => {
-                    answering.request_end.get_or_init(Instant::now);
-                    answered.await?
-                }
-                // The upstream may have answered and wants no more of the body: its answer counts.
-                Err(CopyError::Write(_)) => answered.await?,
-                Err(_) if begun.load(Ordering::Relaxed) => return Err(ExchangeError::ClientGone),
-                Err(error) => return Err(client_failed(error)),
-            },
-            answered = &mut answered => answered?,
-        }
+        answering.both(pump, answered, &begun).await?
     };
     drop((sink, hold, lease)); // the stream is over
     Ok(answer.into_exchanged(&answering, None, result, received, waited, head))

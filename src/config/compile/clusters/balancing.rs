@@ -32,7 +32,7 @@ pub(super) fn standing(
     client: &Workload,
     resource: Option<&Resource>,
     notes: &mut Notes<'_>,
-) -> Option<Arc<Standing>> {
+) -> Option<Standing> {
     let balancer = settings.balancer.as_ref();
     if let (Discovery::Asked { .. }, Some(balancer), Some(resource)) = (discovery, balancer, resource) {
         warn_of_nothing_to_pick(balancer, resource, notes);
@@ -72,7 +72,7 @@ pub(super) fn standing(
         warm_up: warm_up.map(|warm_up| warm_up.value),
         localities,
     };
-    (!standing.is_plain()).then(|| Arc::new(standing))
+    (!standing.is_plain()).then_some(standing)
 }
 
 fn warn_of_nothing_to_pick(balancer: &Balancer, resource: &Resource, notes: &mut Notes<'_>) {

@@ -20,7 +20,6 @@ use super::credentials::{Credentials, Missing};
 use super::notes::Notes;
 use super::rules::{Rule, Rules};
 use super::services::{Declared, Registry};
-use crate::account::Traffic;
 use crate::config::diagnostic::Code;
 use crate::config::kinds::SharedText;
 use crate::config::kinds::destination_rule::{How, Settings as PortSettings, Subset, Tunnel};
@@ -30,7 +29,7 @@ use crate::config::resource::Resource;
 use crate::config::settings::Settings;
 use crate::config::source::Span;
 use crate::flow::{Origin, Workload};
-use crate::route::cluster::{Authorization, Balancing, Hop};
+use crate::route::cluster::{Authorization, Balancing, Hop, TrafficPolicy};
 use crate::route::parents::Parents;
 use crate::route::upstream_http::UpstreamHttp;
 use crate::route::{AddressPolicy, AddressRules, Cluster, Discovery, IpSet, PASSTHROUGH_CLUSTER, Protocol, Via};
@@ -155,26 +154,10 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
 
     /// Unknown targets themselves.
     fn pass_through(&self, origin: Origin) -> Cluster {
-        Cluster {
-            traffic: Traffic::new(PASSTHROUGH_CLUSTER.into(), origin.resource.clone()),
-            name: PASSTHROUGH_CLUSTER.into(),
-            origin,
-            discovery: Discovery::Asked { port: None },
-            via: Via::Direct,
-            straight: None,
-            tls: None,
-            connect_timeout: self.settings.mesh.connect_timeout,
-            addresses: self.address_rules(IpSet::default()),
-            source: self.source.clone(),
-            balancing: Balancing::default(),
-            standing: None,
-            idle_timeout: None,
-            requests_per_connection_max: 0,
-            http: UpstreamHttp::default(),
-            pool: None,
-            retries: None,
-            proxy_protocol: None,
-        }
+        let (name, discovery) = (PASSTHROUGH_CLUSTER.into(), Discovery::Asked { port: None });
+        let addresses = self.address_rules(IpSet::default());
+        let cluster = Cluster::new(name, origin, discovery, addresses, self.settings.mesh.connect_timeout);
+        Cluster { source: self.source.clone(), ..cluster }
     }
 
     fn make_of_route(&mut self, place: &Place, reference: Reference<'_>, notes: &mut Notes<'_>) -> Cluster {
@@ -308,28 +291,25 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
             discovery(declared, subset, settings.balancer.as_ref(), &self.settings.files.sockets, notes);
         let resource = rule.map(|rule| resource_of(rule, subset, &settings));
         let standing = standing(&settings, &discovery, &written, self.client, resource, notes);
+        let policy = TrafficPolicy {
+            standing,
+            idle_timeout: pool.idle_timeout,
+            requests_per_connection_max: pool.requests_per_connection_max,
+            pool: rule.and_then(|rule| connection_pool(rule, subset, &settings)),
+            proxy_protocol: rule.and_then(|rule| rule.proxy_protocol(subset)),
+        };
+        let connect_timeout = pool.connect_timeout.unwrap_or(self.settings.mesh.connect_timeout);
         Cluster {
-            traffic: Traffic::new(name.clone(), origin.resource.clone()),
-            name,
-            origin,
-            discovery,
-            via: Via::Direct,
-            straight: None,
             tls: self.origination(declared, rule, subset, &settings, notes).map(Arc::new),
-            connect_timeout: pool.connect_timeout.unwrap_or(self.settings.mesh.connect_timeout),
-            addresses: self.address_rules(opened(entry)),
             source: if source.is_empty() { self.source.clone() } else { source.as_slice().into() },
             balancing: match settings.balancer.as_ref().map(|balancer| balancer.how.clone()) {
                 Some(How::Endpoints(balancing)) => balancing,
                 Some(How::Asked) | None => Balancing::default(),
             },
-            standing,
-            idle_timeout: pool.idle_timeout,
-            requests_per_connection_max: pool.requests_per_connection_max,
             http: upstream_http(declared.protocol, &pool, self.settings),
-            pool: rule.and_then(|rule| connection_pool(rule, subset, &settings)).map(Arc::new),
+            policy: policy.if_any(),
             retries: self.settings.mesh.retries.clone(),
-            proxy_protocol: rule.and_then(|rule| rule.proxy_protocol(subset)),
+            ..Cluster::new(name, origin, discovery, self.address_rules(opened(entry)), connect_timeout)
         }
     }
 
@@ -342,27 +322,9 @@ impl<'c, 'r, 's> Clusters<'c, 'r, 's> {
     fn missing(&self, place: &Place, sentence: Arc<str>) -> Cluster {
         let subset = place.subset.as_deref().unwrap_or_default();
         let name: Arc<str> = format!("outbound|{}|{subset}|{}", place.port, place.host).into();
-        let origin = Origin::default();
-        Cluster {
-            traffic: Traffic::new(name.clone(), origin.resource.clone()),
-            name,
-            origin,
-            discovery: Discovery::Missing(sentence),
-            via: Via::Direct,
-            straight: None,
-            tls: None,
-            connect_timeout: self.settings.mesh.connect_timeout,
-            addresses: self.address_rules(IpSet::default()),
-            source: Arc::default(),
-            balancing: Balancing::default(),
-            standing: None,
-            idle_timeout: None,
-            requests_per_connection_max: 0,
-            http: UpstreamHttp::default(),
-            pool: None,
-            retries: None,
-            proxy_protocol: None,
-        }
+        let addresses = self.address_rules(IpSet::default());
+        let discovery = Discovery::Missing(sentence);
+        Cluster::new(name, Origin::default(), discovery, addresses, self.settings.mesh.connect_timeout)
     }
 
     fn address_rules(&self, opened: IpSet) -> AddressRules {

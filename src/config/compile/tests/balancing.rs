@@ -27,12 +27,12 @@ fn a_policy_becomes_balancing_and_standing() {
     let Balancing::Hash(hashing) = &cluster_of_hash.balancing else { panic!("{:?}", cluster_of_hash.balancing) };
     assert_eq!((&hashing.on, hashing.table), (&HashOn::Header("x-user".into()), Table::Ring { points_min: 10 }));
     assert!(
-        cluster_of_hash.standing.is_none(),
+        cluster_of_hash.standing().is_none(),
         "endpoints are alike without outlierDetection and without a place of ours"
     );
     let policy = "{ loadBalancer: { warmupDurationSecs: 10s }, outlierDetection: { consecutive5xxErrors: 7, maxEjectionPercent: 100 } }";
     let cluster_of_care = cluster(&load("", &rules("STATIC", 2, policy)).clean());
-    let standing = cluster_of_care.standing.as_ref().expect("something");
+    let standing = cluster_of_care.standing().expect("something");
     assert_eq!(
         standing.outliers.map(|outliers| (outliers.consecutive_5xx, outliers.consecutive_gateway)),
         Some((7, 0))
